@@ -1,0 +1,1 @@
+"""Clean samples: reading, validation, splitting."""
