@@ -104,9 +104,19 @@ def paired_drop(before: Sequence[bool], after: Sequence[bool], level: float = 0.
     if b.shape != a.shape:
         raise ValueError(f"paired samples differ in number: {b.shape} and {a.shape}")
     n = int(b.size)
+    return paired_drop_counts(int((b & ~a).sum()), int((~b & a).sum()), n, level)
+
+
+def paired_drop_counts(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """``paired_drop`` from its counts: ``lost`` samples that only *before* gets right, ``won`` that only *after* does.
+
+    Raises:
+        ValueError: The counts do not fit into ``n``.
+    """
+    if min(lost, won) < 0 or lost + won > n:
+        raise ValueError(f"{lost} lost and {won} won samples do not fit into {n}")
     if n == 0:
         return math.nan, 1.0
-    lost, won = int((b & ~a).sum()), int((~b & a).sum())
     half = 1 - (1 - level) / 2
     worst_lost = upper_bound(lost, n, half)
     least_won = 0.0 if won == 0 else 1 - upper_bound(n - won, n, half)

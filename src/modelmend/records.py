@@ -70,7 +70,11 @@ class Preprocessing(Record):
 
 
 class Measured(Record):
-    """A number with how it was measured; ``value=None`` means that it could not be measured."""
+    """A number with how it was measured; ``value=None`` means that it could not be measured.
+
+    ``counts`` lets the gate recompute the bound at its own level: ``(successes,)`` of a proportion of ``n``,
+    ``(lost, won)`` of a paired accuracy drop over ``n`` samples.
+    """
 
     value: Figure = None
     low: Figure = None
@@ -78,6 +82,7 @@ class Measured(Record):
     n: int | None = None
     level: float = 0.95
     method: str = ""
+    counts: tuple[int, ...] | None = None
 
 
 class SuspectInfo(Record):

@@ -1,0 +1,1 @@
+"""The gate: policy, checks, verdict."""
