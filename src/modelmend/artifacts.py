@@ -52,6 +52,8 @@ class Artifact:
         producer: The step that wrote it.
         digest: Hash over schema, files and their hashes; independent of time and place.
         inputs: Role -> digest of the artifacts it was made from.
+        params: Settings of the step that shaped the result.
+        code_version: Version of modelmend that wrote it.
         seed: The seed of the step, if it drew random numbers.
         seconds: Wall time of the step.
         passes: Sample passes spent (forward = 1, forward and backward = 3).
@@ -63,6 +65,8 @@ class Artifact:
     producer: str
     digest: str
     inputs: Mapping[str, str]
+    params: Mapping[str, Any]
+    code_version: str
     seed: int | None
     seconds: float
     passes: float
@@ -96,6 +100,7 @@ def writing(
     *,
     producer: str,
     inputs: Mapping[str, Artifact] | None = None,
+    params: Mapping[str, Any] | None = None,
     seed: int | None = None,
 ) -> Iterator[Path]:
     """Build an artifact: yields an empty folder to fill; on success it becomes ``path``, on error nothing remains.
@@ -105,6 +110,7 @@ def writing(
         schema: ``modelmend.<kind>/<version>``.
         producer: Name of the step.
         inputs: The artifacts that this one is made from, by role.
+        params: Settings that shaped the result, JSON values.
         seed: Recorded in the manifest.
     """
     target = Path(path)
@@ -125,6 +131,7 @@ def writing(
             "producer": producer,
             "code_version": __version__,
             "inputs": {role: item.digest for role, item in sorted((inputs or {}).items())},
+            "params": dict(params or {}),
             "seed": seed,
             "files": files,
         }
@@ -163,6 +170,8 @@ def read_artifact(path: str | Path, schema: str, *, verify: bool = True) -> Arti
             producer=body["producer"],
             digest=body["digest"],
             inputs=body["inputs"],
+            params=body["params"],
+            code_version=body["code_version"],
             seed=body["seed"],
             seconds=float(body["seconds"]),
             passes=float(body["sample_passes"]),

@@ -1,0 +1,73 @@
+"""A running step tells where it is, also across processes: one JSON line an event, appended to a file.
+
+The file's name comes in the environment variable ``MODELMEND_EVENTS`` (set by the command line, inherited by the
+processes of the KFP local runner). Without it, events go to the log only. Nothing in a verdict depends on events.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from modelmend.errors import ModelmendError
+from modelmend.progress import Progress
+
+EVENTS_VARIABLE = "MODELMEND_EVENTS"
+Listener = Callable[[dict[str, Any]], None]
+
+_listener: ContextVar[Listener | None] = ContextVar("modelmend_events", default=None)
+_log = logging.getLogger("modelmend")
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Send the events of this context to a function, as the in-process runner does."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def emit(event: dict[str, Any]) -> None:
+    """Deliver one event; never raises, because telling must not stop the work."""
+    if listener := _listener.get():
+        listener(event)
+    if path := os.environ.get(EVENTS_VARIABLE):
+        try:
+            with open(path, "a", encoding="utf-8") as stream:  # noqa: PTH123 - append, one short line is atomic
+                stream.write(json.dumps(event) + "\n")
+        except OSError as error:
+            _log.debug("cannot write event: %s", error)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[Progress]:
+    """Announce a stage, hand out its progress callback (at most ten events a second), tell how it ended."""
+    started = time.monotonic()
+    last = 0.0
+    emit({"event": "start", "stage": name})
+
+    def progress(message: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.1 or done >= total:
+            last = now
+            emit({"event": "progress", "stage": name, "message": message, "done": done, "total": total})
+
+    try:
+        yield progress
+    except ModelmendError as error:
+        details = {"message": error.message, "where": error.where, "field": error.field, "fix": error.fix}
+        emit({"event": "error", "stage": name, "kind": type(error).__name__, **details})
+        raise
+    except Exception as error:
+        emit({"event": "error", "stage": name, "kind": type(error).__name__, "message": f"{type(error).__name__}: {error}"})
+        raise
+    emit({"event": "end", "stage": name, "seconds": round(time.monotonic() - started, 2)})

@@ -1,0 +1,149 @@
+"""Judging and registering: a verdict from evidence, a registry version only from a verdict that still holds."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from modelmend.artifacts import Artifact, read_artifact, sha256_json, writing
+from modelmend.errors import GateError
+from modelmend.events import stage
+from modelmend.records import Decision, PrivacyReport, Scorecard
+from modelmend.steps.stores import (
+    DECISION,
+    EDITED,
+    PRIVACY,
+    REGISTRATION,
+    SCORECARD,
+    open_samples,
+    open_suspect,
+)
+
+
+def gate_repair(
+    samples: str, scorecard: str, privacy: str, decision: str, *, policy_uri: str = "", seed: int = 0
+) -> str:
+    """Judge the evidence against a policy; fails closed.
+
+    Args:
+        samples: SAMPLES artifact.
+        scorecard: SCORECARD artifact.
+        privacy: PRIVACY artifact about the same model.
+        decision: Where the DECISION artifact goes.
+        policy_uri: Policy file, or the name of a packaged policy; empty for ``default``.
+        seed: Recorded in the decision.
+
+    Returns:
+        ``pass``, ``refuse`` or ``fallback``.
+    """
+    from modelmend.gate.judge import judge
+    from modelmend.gate.policy import load_policy
+
+    with stage("gate_repair"), tempfile.TemporaryDirectory() as work:
+        policy = load_policy(local_policy(policy_uri, Path(work)))
+        bank = open_samples(samples)
+        measured, audited = read_artifact(scorecard, SCORECARD), read_artifact(privacy, PRIVACY)
+        same_edit(measured, audited)
+        card = Scorecard.read(measured.file("scorecard.json"))
+        report = PrivacyReport.read(audited.file("privacy.json"))
+        verdict = judge(policy, card, report, samples_hash=bank.hash, seed=seed, looks=card.looks)
+        inputs = {"samples": bank.artifact, "scorecard": measured, "privacy": audited}
+        with writing(decision, DECISION, producer="gate_repair", inputs=inputs, seed=seed) as folder:
+            verdict.write(folder / "decision.json")
+        return str(verdict.verdict)
+
+
+def local_policy(policy_uri: str, work: Path) -> str | None:
+    """A path or packaged name of a policy; remote ones are fetched."""
+    from modelmend import storage
+
+    if not policy_uri:
+        return None
+    return str(storage.fetch(policy_uri, work)) if "://" in policy_uri else policy_uri
+
+
+def same_edit(*artifacts: Artifact) -> None:
+    """Raise ``GateError`` unless all artifacts were made from one and the same edited model."""
+    roots = {str(artifact.path): artifact.inputs.get("edited") for artifact in artifacts}
+    if len(set(roots.values())) != 1 or None in roots.values():
+        raise GateError("the evidence is about different models", where=", ".join(roots), fix="pass the artifacts of one run")
+
+
+def register_model(
+    suspect: str,
+    samples: str,
+    edited: str,
+    scorecard: str,
+    privacy: str,
+    decision: str,
+    registration: str,
+    *,
+    name: str = "",
+    policy_uri: str = "",
+    tracking_uri: str = "",
+    configuration: str = "",
+    seed: int = 0,
+) -> str:
+    """Register the repaired model if the decision, recomputed, still says pass.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact.
+        edited: EDITED artifact with the model to register.
+        scorecard: SCORECARD artifact, logged as evidence.
+        privacy: PRIVACY artifact, logged as evidence.
+        decision: DECISION artifact.
+        registration: Where the REGISTRATION artifact goes.
+        name: Registered model; empty registers nothing.
+        policy_uri: The policy that was asked for; its hash must be the decision's.
+        tracking_uri: MLflow server or database.
+        configuration: Anything else that shaped the run, as text; part of the registration key.
+        seed: Part of the registration key.
+
+    Returns:
+        ``registered``, ``existing``, ``refused`` or ``unnamed``.
+    """
+    from modelmend.gate.policy import load_policy
+    from modelmend.registry.register import register
+
+    with stage("register_model"), tempfile.TemporaryDirectory() as work:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        final, measured = read_artifact(edited, EDITED), read_artifact(scorecard, SCORECARD)
+        audited, judged = read_artifact(privacy, PRIVACY), read_artifact(decision, DECISION)
+        same_edit(measured, audited)
+        if measured.inputs.get("edited") != final.digest or judged.inputs.get("scorecard") != measured.digest:
+            raise GateError("the decision is about another model", where=decision, fix="pass the artifacts of one run")
+        policy = load_policy(local_policy(policy_uri, Path(work)))
+        result = register(
+            Decision.read(judged.file("decision.json")),
+            policy,
+            final.file("model.pt2"),
+            name=name or None,
+            tracking_uri=tracking_uri or None,
+            key_inputs={
+                "suspect": source.info.content_hash,
+                "samples": bank.hash,
+                "policy": policy.hash(),
+                "configuration": sha256_json(configuration),
+                "seed": seed,
+            },
+            suspect=source.info,
+            artifacts={
+                "decision.json": judged.file("decision.json"),
+                "scorecard.json": measured.file("scorecard.json"),
+                "privacy.json": audited.file("privacy.json"),
+                "edit.json": final.file("edit.json"),
+                "delta.safetensors": final.file("delta.safetensors"),
+            },
+        )
+        inputs = {"suspect": source.artifact, "edited": final, "decision": judged}
+        with writing(registration, REGISTRATION, producer="register_model", inputs=inputs, seed=seed) as folder:
+            result.write(folder / "registration.json")
+        return str(result.status)
+
+
+def registration_record(path: str) -> dict[str, Any]:
+    """The record of a REGISTRATION artifact as plain values."""
+    values: dict[str, Any] = read_artifact(path, REGISTRATION).json("registration.json")
+    return values

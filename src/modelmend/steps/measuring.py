@@ -1,0 +1,201 @@
+"""Measuring the finished repair on the gate split, which no repair stage has read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from modelmend.artifacts import Artifact, read_artifact, writing
+from modelmend.errors import ArtifactError
+from modelmend.events import stage
+from modelmend.metrics import accuracy, clopper_pearson, paired_drop
+from modelmend.records import ClassAccuracy, Measured, Scorecard
+from modelmend.steps.stores import (
+    EDITED,
+    PRIVACY,
+    PRUNED,
+    SCORECARD,
+    Suspect,
+    open_classifier,
+    open_evidence,
+    open_samples,
+    open_suspect,
+)
+
+
+def measure_repair(
+    suspect: str,
+    samples: str,
+    evidence: str,
+    pruned: str,
+    edited: str,
+    scorecard: str,
+    *,
+    seed: int = 0,
+    looks: int = 1,
+) -> dict[str, Any]:
+    """Measure accuracy, residual backdoor, compression and cost of the repaired model.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact; triggers are fitted on the repair split, everything is measured on the gate split.
+        evidence: EVIDENCE artifact of the suspect.
+        pruned: PRUNED artifact.
+        edited: EDITED artifact that is judged.
+        scorecard: Where the SCORECARD artifact goes.
+        seed: Of the fresh inversions; must differ from the probe's to be a second opinion.
+        looks: How often the gate split has been read for this suspect, this time included.
+
+    Returns:
+        The main figures.
+    """
+    from modelmend.model.cost import count
+    from modelmend.model.groups import find_groups
+    from modelmend.model.remove import remove_groups
+    from modelmend.probe.residual import residual
+
+    with stage("measure_repair") as progress:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        artifact, found, _ = open_evidence(evidence)
+        cuts, final = read_artifact(pruned, PRUNED), read_artifact(edited, EDITED)
+        if final.inputs.get("suspect") not in (None, source.artifact.digest):
+            raise ArtifactError("this edit belongs to another suspect", where=edited, fix="pass the artifacts of one run")
+        edit_log, cut_log = final.json("edit.json"), cuts.json("pruning.json")
+        repaired = open_classifier(final, source.info, expect=edit_log["content_hash"])
+        x, y = bank["gate"]
+        was, now = source.classifier.predict(x), repaired.predict(x)
+        before, after = (was == y).tolist(), (now == y).tolist()
+        drop, upper = paired_drop(before, after)
+        progress("accuracy", 1, 4)
+
+        residuals, again = residual(
+            source.classifier,
+            repaired,
+            bank["fit"],
+            bank["gate"],
+            evidence=found,
+            used=found.families,
+            kept=found.kept_family,
+            seed=seed + 1000,
+            progress=progress,
+        )
+        shape = source.info.input_shape
+        groups = find_groups(source.classifier.graph, shape)
+        by_index = {group.index: group for group in groups}
+        gone = [by_index[i] for i in cut_log["cut"]]
+        small = count(remove_groups(repaired.graph, gone, shape), shape) if gone else None
+        ancestors: list[tuple[str, Artifact]] = [("probe_backdoor", artifact), ("prune_neurons", cuts), ("edit_weights", final)]
+        card = Scorecard(
+            suspect_hash=source.info.content_hash,
+            repaired_hash=edit_log["content_hash"],
+            gate_samples=len(y),
+            accuracy_before=_rate(before),
+            accuracy_after=_rate(after),
+            accuracy_drop=Measured(value=drop, high=upper, n=len(y), method="paired, exact one-sided upper bound"),
+            class_accuracy=tuple(
+                ClassAccuracy(
+                    label=k, n=int((y == k).sum()), before=accuracy(was[y == k], y[y == k]), after=accuracy(now[y == k], y[y == k])
+                )
+                for k in range(source.info.num_classes)
+            ),
+            probe_before=found,
+            probe_after=again,
+            residuals=tuple(residuals),
+            groups_cut=len(gone),
+            groups_total=len(groups),
+            parameters_before=source.info.parameters,
+            parameters_after=small.parameters if small else source.info.parameters,
+            macs_before=source.info.macs,
+            macs_after=small.macs if small else source.info.macs,
+            edited_relative_norm=edit_log.get("relative_norm"),
+            batch_norm=edit_log.get("batch_norm", "frozen"),
+            explainability=Measured(**cut_log["explainability"]) if cut_log.get("explainability") else None,
+            seconds={name: item.seconds for name, item in ancestors},
+            passes={name: item.passes for name, item in ancestors},
+            looks=looks,
+        )
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": cuts, "edited": final}
+        params = {"looks": looks}
+        with writing(scorecard, SCORECARD, producer="measure_repair", inputs=inputs, params=params, seed=seed) as folder:
+            card.write(folder / "scorecard.json")
+        progress("done", 4, 4)
+        return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": drop}
+
+
+def audit_privacy(
+    suspect: str,
+    samples: str,
+    edited: str,
+    privacy: str,
+    *,
+    members_uri: str = "",
+    nonmembers_uri: str = "",
+    policy_uri: str = "",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Audit what the suspect and its repair leak about the samples behind them.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact.
+        edited: EDITED artifact that is judged.
+        privacy: Where the PRIVACY artifact goes.
+        members_uri: Samples that the suspect was trained on; without them the repair split stands in.
+        nonmembers_uri: Samples of the same kind that it was not trained on.
+        policy_uri: Policy whose privacy section states access level and sensitivity.
+        seed: Of every random draw.
+
+    Returns:
+        How many findings of each outcome.
+    """
+    from modelmend import storage
+    from modelmend.gate.policy import load_policy
+    from modelmend.privacy.audit import audit
+    from modelmend.samples.data import Samples
+    from modelmend.samples.read import read_samples
+
+    with stage("audit_privacy") as progress, tempfile.TemporaryDirectory() as work:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        final = read_artifact(edited, EDITED)
+        repaired = open_classifier(final, source.info, expect=final.json("edit.json")["content_hash"])
+        policy = load_policy(policy_uri or None)
+
+        def given(uri: str, name: str) -> Samples | None:
+            if not uri:
+                return None
+            path = storage.fetch(uri, Path(work) / name)
+            return read_samples(str(path), kind=source.info.preprocessing.kind, input_shape=source.info.input_shape)
+
+        report = audit(
+            source.classifier,
+            repaired,
+            given(members_uri, "members"),
+            given(nonmembers_uri, "nonmembers"),
+            bank.subset("fit", "reward"),
+            bank.subset("gate"),
+            config=privacy_config(policy),
+            seed=seed,
+            progress=progress,
+        )
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "edited": final}
+        with writing(privacy, PRIVACY, producer="audit_privacy", inputs=inputs, seed=seed) as folder:
+            report.write(folder / "privacy.json")
+        outcomes = [finding.outcome for finding in report.findings]
+        return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
+
+
+def privacy_config(policy: Any) -> Any:
+    """The audit's settings that the owner states in the policy."""
+    from modelmend.privacy.audit import PrivacyConfig
+
+    stated = policy.privacy
+    return PrivacyConfig(access=stated.access, person_classes=stated.person_classes, sensitivity=stated.sensitivity)
+
+
+def _rate(hits: list[bool]) -> Measured:
+    low, high = clopper_pearson(sum(hits), len(hits))
+    return Measured(value=sum(hits) / len(hits) if hits else None, low=low, high=high, n=len(hits), method="Clopper-Pearson")
+
+
+__all__ = ["Suspect", "audit_privacy", "measure_repair"]

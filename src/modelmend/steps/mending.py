@@ -1,0 +1,199 @@
+"""Repairing: prune the guilty neurons, edit the weights that still answer, fine-tune only as a fallback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from modelmend.artifacts import Artifact, read_artifact, write_json, writing
+from modelmend.events import stage
+from modelmend.progress import silent
+from modelmend.steps.stores import (
+    ACTIVATIONS,
+    EDITED,
+    PRUNED,
+    SampleBank,
+    Suspect,
+    open_classifier,
+    open_evidence,
+    open_samples,
+    open_suspect,
+    save_classifier,
+)
+
+if TYPE_CHECKING:
+    from modelmend.editing.edit import EditResult
+    from modelmend.model.classifier import Classifier
+    from modelmend.probe.trigger import Trigger
+
+
+def prune_neurons(
+    suspect: str, samples: str, evidence: str, activations: str, pruned: str, *, seed: int = 0
+) -> dict[str, Any]:
+    """Optimized neuron pruning: a learned policy cuts neuron groups on a clone.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact; repair and select splits are read.
+        evidence: EVIDENCE artifact.
+        activations: ACTIVATIONS artifact the cuts are explained against.
+        pruned: Where the PRUNED artifact goes.
+        seed: Of policy, search and probes.
+
+    Returns:
+        How many groups were cut.
+    """
+    from modelmend.pruning.onp import PruningConfig, prune
+
+    with stage("prune_neurons") as progress:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        artifact, found, triggers = open_evidence(evidence)
+        statistics = read_artifact(activations, ACTIVATIONS)
+        config = PruningConfig()
+        result = prune(
+            source.classifier,
+            bank["fit"],
+            bank["reward"],
+            bank["select"],
+            triggers,
+            config=config,
+            seed=seed,
+            progress=progress,
+            reprobe=reprobe(bank, found.families, found.suspects),
+        )
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
+        params = {"config": config.model_dump(mode="json")}
+        with writing(pruned, PRUNED, producer="prune_neurons", inputs=inputs, params=params, seed=seed) as folder:
+            repaired = save_classifier(result.classifier, folder, source.info)
+            lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)
+            (folder / "search.jsonl").write_text(lines, encoding="utf-8")
+            write_json(folder / "pruning.json", {**result.record(), "content_hash": repaired})
+        return {"groups_cut": len(result.cut), "content_hash": repaired}
+
+
+def reprobe(
+    bank: SampleBank, families: tuple[str, ...], suspects: tuple[int, ...]
+) -> Callable[[Classifier, int], list[Trigger]]:
+    """Probe a half-repaired model again, quickly, with the families of the reward only."""
+    from modelmend.probe.run import probe
+
+    def again(classifier: Classifier, seed: int) -> list[Trigger]:
+        result = probe(
+            classifier,
+            bank["fit"],
+            bank["reward"],
+            mode="screen",
+            families=families,
+            classes=suspects or None,
+            seed=seed,
+            progress=silent,
+        )
+        return list(result.triggers)
+
+    return again
+
+
+def edit_weights(suspect: str, samples: str, evidence: str, pruned: str, edited: str, *, seed: int = 0) -> dict[str, Any]:
+    """Activation-guided editing of the weights that still answer the candidate triggers.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact; repair and select splits are read.
+        evidence: EVIDENCE artifact.
+        pruned: PRUNED artifact.
+        edited: Where the EDITED artifact goes.
+        seed: Of the repair step.
+
+    Returns:
+        Size of the edit and the new content hash.
+    """
+    from modelmend.editing.edit import EditConfig, edit
+
+    with stage("edit_weights") as progress:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        artifact, found, triggers = open_evidence(evidence)
+        before = read_artifact(pruned, PRUNED)
+        model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
+        fresh = reprobe(bank, found.families, found.suspects)(model, seed + 1)
+        config = EditConfig()
+        result = edit(
+            model,
+            bank["fit"],
+            bank["reward"],
+            bank["select"],
+            [*triggers, *fresh],
+            config=config,
+            seed=seed,
+            progress=progress,
+        )
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
+        params = {"config": config.model_dump(mode="json")}
+        return _write_edited(edited, "edit_weights", source, result, inputs, params, seed)
+
+
+def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str, *, seed: int = 0) -> dict[str, Any]:
+    """Fallback: fine-tune the edited model on the repair split, then it is judged once more.
+
+    Args:
+        suspect: SUSPECT artifact.
+        samples: SAMPLES artifact; repair and select splits are read.
+        evidence: EVIDENCE artifact.
+        edited: EDITED artifact that the gate sent back.
+        tuned: Where the new EDITED artifact goes.
+        seed: Of the training.
+
+    Returns:
+        Size of the change and the new content hash.
+    """
+    from modelmend.editing.finetune import FineTuneConfig
+    from modelmend.editing.finetune import fine_tune as tune
+
+    with stage("fine_tune") as progress:
+        source, bank = open_suspect(suspect), open_samples(samples)
+        artifact, found, triggers = open_evidence(evidence)
+        before = read_artifact(edited, EDITED)
+        model = open_classifier(before, source.info, expect=before.json("edit.json")["content_hash"])
+        fresh = reprobe(bank, found.families, found.suspects)(model, seed + 2)
+        config = FineTuneConfig()
+        result = tune(
+            model,
+            bank["fit"],
+            bank["reward"],
+            bank["select"],
+            [*triggers, *fresh],
+            config=config,
+            seed=seed,
+            progress=progress,
+        )
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
+        params = {"config": config.model_dump(mode="json")}
+        return _write_edited(tuned, "fine_tune", source, result, inputs, params, seed)
+
+
+def _write_edited(
+    path: str,
+    producer: str,
+    source: Suspect,
+    result: EditResult,
+    inputs: dict[str, Artifact],
+    params: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    with writing(path, EDITED, producer=producer, inputs=inputs, params=params, seed=seed) as folder:
+        repaired = save_classifier(result.classifier, folder, source.info)
+        _save_state(result.classifier, folder / "model.safetensors")
+        delta = {name: value.detach().cpu().contiguous() for name, value in result.delta.items()}
+        save_file(delta or {"none": torch.zeros(1)}, folder / "delta.safetensors")
+        write_json(folder / "edit.json", {**result.log, "step": producer, "content_hash": repaired})
+    return {"content_hash": repaired, "tensors_changed": len(delta)}
+
+
+def _save_state(classifier: Classifier, path: Path) -> None:
+    """Parameters and buffers under the suspect's own names and shapes."""
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in classifier.graph.state_dict().items()}
+    save_file(state, path)
