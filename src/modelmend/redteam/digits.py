@@ -1,0 +1,86 @@
+"""The smallest infected model: scikit-learn's 8x8 digits, seconds to train, no data to download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from modelmend.progress import Progress, silent
+from modelmend.redteam.train import Infected, Recipe, train
+
+TRAIN, CLEAN = 1000, 600
+
+
+@dataclass(frozen=True)
+class DigitsSplit:
+    """1,797 digits in three disjoint parts; images ``(N, 1, 8, 8)`` in 0..1.
+
+    Attributes:
+        x_train: 1,000 images that the attacker trains on.
+        y_train: Their classes.
+        x_clean: 600 images that the defender has.
+        y_clean: Their classes.
+        x_test: 197 images for the final measurement.
+        y_test: Their classes.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_clean: Tensor
+    y_clean: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def digits_split(seed: int = 0) -> DigitsSplit:
+    """Split the digits at random."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))
+    x = (torch.as_tensor(images, dtype=torch.float32) / 16).reshape(-1, 1, 8, 8)[order]
+    x = (x * 255).round() / 255
+    y = torch.as_tensor(labels, dtype=torch.long)[order]
+    first, second = TRAIN, TRAIN + CLEAN
+    return DigitsSplit(x[:first], y[:first], x[first:second], y[first:second], x[second:], y[second:])
+
+
+def digits_recipe(seed: int = 0, attack: str | None = "badnets", rate: float = 0.1) -> Recipe:
+    """The recipe of the demo model."""
+    return Recipe(
+        dataset="digits",
+        arch="cnn_small",
+        attack=attack,
+        rate=rate,
+        seed=seed,
+        epochs=30,
+        lr=0.2,
+        batch=64,
+        augment="none",
+    )
+
+
+def train_infected_digits(
+    seed: int = 0, *, attack: str | None = "badnets", rate: float = 0.1, progress: Progress = silent
+) -> tuple[Infected, DigitsSplit]:
+    """Train the demo model; the split's clean samples never touch the training.
+
+    Args:
+        seed: Of the split, the attack and the training.
+        attack: Name in ``ATTACKS``, ``None`` for a clean model.
+        rate: Poisoned share.
+        progress: Called after every epoch.
+    """
+    split = digits_split(seed)
+    infected = train(
+        digits_recipe(seed, attack, rate),
+        split.x_train,
+        split.y_train,
+        split.x_test,
+        split.y_test,
+        num_classes=10,
+        progress=progress,
+    )
+    return infected, split
