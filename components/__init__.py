@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines components of modelmend; each folder declares one, the work is in ``modelmend.steps``."""

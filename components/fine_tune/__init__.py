@@ -1,0 +1,5 @@
+"""fine_tune."""
+
+from components.fine_tune.component import fine_tune
+
+__all__ = ["fine_tune"]

@@ -1,0 +1,5 @@
+"""report_failure."""
+
+from components.report_failure.component import report_failure
+
+__all__ = ["report_failure"]

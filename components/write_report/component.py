@@ -1,0 +1,51 @@
+"""Component: one HTML report for manager and auditor."""
+
+from kfp import dsl
+
+from components.base import component
+
+
+@component
+def write_report(
+    suspect: dsl.Input[dsl.Model],
+    samples: dsl.Input[dsl.Dataset],
+    evidence: dsl.Input[dsl.Artifact],
+    activations: dsl.Input[dsl.Artifact],
+    pruned: dsl.Input[dsl.Model],
+    edited: dsl.Input[dsl.Model],
+    scorecard: dsl.Input[dsl.Artifact],
+    privacy: dsl.Input[dsl.Artifact],
+    decision: dsl.Input[dsl.Artifact],
+    registration: dsl.Input[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+):
+    """Write the report of a finished run, passed or refused.
+
+    Args:
+        suspect: Inspection clone.
+        samples: Checked samples.
+        evidence: Probe evidence.
+        activations: Activation statistics.
+        pruned: Pruned clone with its search log.
+        edited: The model that was judged.
+        scorecard: Measured figures.
+        privacy: Privacy findings.
+        decision: The verdict.
+        registration: What happened at the registry.
+        report: The HTML page.
+    """
+    from modelmend import steps
+
+    steps.write_report(
+        report.path,
+        suspect=suspect.path,
+        samples=samples.path,
+        evidence=evidence.path,
+        activations=activations.path,
+        pruned=pruned.path,
+        edited=edited.path,
+        scorecard=scorecard.path,
+        privacy=privacy.path,
+        decision=decision.path,
+        registration=registration.path,
+    )
