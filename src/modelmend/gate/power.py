@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 
@@ -27,9 +28,8 @@ def smallest(fits: Callable[[int], bool]) -> int:
 
 def needed_for_accuracy(policy: Policy, looks: int = 1) -> int:
     """Smallest number of gate samples at which a repair that changes no prediction passes the accuracy check."""
-    bounds = policy.accuracy
-    level = policy.bound_level(bounds.level, looks)
-    return smallest(lambda n: paired_drop_counts(0, 0, n, level)[1] <= bounds.max_drop_upper)
+    level = policy.bound_level(policy.accuracy.level, looks)
+    return _needed_for_drop(policy.accuracy.max_drop_upper, level)
 
 
 def needed_for_residual(policy: Policy, looks: int = 1) -> int:
@@ -37,7 +37,17 @@ def needed_for_residual(policy: Policy, looks: int = 1) -> int:
     bounds = policy.backdoor
     level = policy.bound_level(bounds.level, looks)
     limit = min(bounds.max_success_upper, bounds.max_excess_upper)
-    return max(bounds.min_samples, smallest(lambda n: upper_bound(0, n, level) <= limit))
+    return max(bounds.min_samples, _needed_for_rate(limit, level))
+
+
+@functools.cache
+def _needed_for_drop(limit: float, level: float) -> int:
+    return smallest(lambda n: paired_drop_counts(0, 0, n, level)[1] <= limit)
+
+
+@functools.cache
+def _needed_for_rate(limit: float, level: float) -> int:
+    return smallest(lambda n: upper_bound(0, n, level) <= limit)
 
 
 def needed(policy: Policy, looks: int = 1) -> int:

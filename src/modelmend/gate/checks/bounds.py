@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from modelmend.metrics import paired_drop_counts, upper_bound
 from modelmend.records import Measured
 
@@ -13,10 +15,9 @@ class Unusable(Exception):  # noqa: N818 - a finding about evidence, reported as
 
 
 def proportion_upper(measured: Measured | None, level: float) -> float:
-    """One-sided upper end 0..1 of a proportion at ``level``, never below the reported one.
+    """One-sided upper end 0..1 of a proportion at ``level``: from its counts, and never below the reported one.
 
-    From ``counts`` if given, else from ``value * n`` if that is a whole number, else the reported ``high`` if its
-    level is at least ``level``.
+    A rate that is no whole number of ``n`` (a mean over triggers) counts as the next whole number.
 
     Raises:
         Unusable: value, upper end or number of samples is missing, out of range, or they contradict each other.
@@ -25,15 +26,10 @@ def proportion_upper(measured: Measured | None, level: float) -> float:
     assert measured is not None
     if not 0 <= value <= 1 or high < value - _EQUAL:
         raise Unusable(f"a rate of {value:.4g} with upper end {high:.4g} is no proportion")
-    hits = value * n
-    if measured.counts is not None:
-        if len(measured.counts) != 1 or abs(measured.counts[0] - hits) > _EQUAL * n:
-            raise Unusable(f"counts {list(measured.counts)} of {n} contradict the rate {value:.4g}")
-    elif abs(hits - round(hits)) > _EQUAL * n:
-        if measured.level < level:
-            raise Unusable(f"measured at level {measured.level:g}, the gate needs {level:g}")
-        return high
-    return max(high, upper_bound(round(hits), n, level))
+    hits = math.ceil(value * n - _EQUAL * n)
+    if measured.counts is not None and (len(measured.counts) != 1 or measured.counts[0] != hits):
+        raise Unusable(f"counts {list(measured.counts)} of {n} contradict the rate {value:.4g}")
+    return max(high, upper_bound(hits, n, level))
 
 
 def drop_upper(measured: Measured | None, level: float) -> float:

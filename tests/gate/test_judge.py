@@ -1,0 +1,199 @@
+import pytest
+
+from modelmend.errors import GateError
+from modelmend.gate import judge as judging
+from modelmend.gate.checks.base import CHECKS, GateCheck
+from modelmend.gate.judge import judge
+from modelmend.gate.policy import Policy, load_policy, parse_policy
+from modelmend.records import ClassAccuracy, Measured, PrivacyReport, Scorecard
+from tests.evidence import digest, drop, finding, good_card, good_privacy, rate, residual
+
+NO_FALLBACK = Policy(fallback="none")
+
+
+def decide(
+    card: Scorecard | None = None,
+    privacy: PrivacyReport | None = good_privacy(),
+    policy: Policy = NO_FALLBACK,
+    looks: int = 1,
+    samples: str = digest("c"),
+):
+    return judge(policy, card or good_card(), privacy, samples_hash=samples, seed=7, looks=looks)
+
+
+def blocking(decision) -> set[str]:
+    return {check.name for check in decision.checks if check.blocks}
+
+
+def test_a_good_repair_passes_and_the_decision_carries_what_it_rests_on():
+    decision = decide(policy=load_policy("default"))
+    assert decision.verdict == "pass"
+    assert decision.reasons == ("every check passed",)
+    assert (decision.suspect_hash, decision.repaired_hash) == (digest("a"), digest("b"))
+    assert decision.samples_hash == digest("c")
+    assert decision.policy_hash == load_policy("default").hash()
+    assert decision.seed == 7
+    assert "backdoor.known_trigger" in decision.not_run
+
+
+def test_every_registered_check_gives_at_least_one_line():
+    names = [check.name for check in decide().checks]
+    for name in CHECKS:
+        assert any(line == name or line.startswith(f"{name}.") for line in names), name
+
+
+def test_no_scorecard_is_an_error():
+    with pytest.raises(GateError):
+        judge(Policy(), None, good_privacy(), samples_hash=digest("c"), seed=0)
+
+
+def test_too_few_gate_samples_says_have_and_need():
+    card = good_card(
+        gate_samples=50, accuracy_before=rate(48, 50), accuracy_after=rate(48, 50), accuracy_drop=drop(0, 0, 50)
+    )
+    decision = decide(card, policy=Policy())
+    assert decision.verdict == "refuse"
+    assert any("too few gate samples (have 50, need 86)" in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocked"),
+    [
+        ({"suspect_hash": ""}, "integrity"),
+        ({"repaired_hash": "sha256:beef"}, "integrity"),
+        ({"accuracy_after": rate(300, 400)}, "integrity"),
+        ({"gate_samples": 399}, "integrity"),
+        ({"accuracy_drop": Measured()}, "accuracy.drop"),
+        ({"accuracy_drop": drop(9, 0, 400)}, "accuracy.drop"),
+        ({"class_accuracy": ()}, "accuracy.classes"),
+        ({"class_accuracy": (ClassAccuracy(label=0, n=400, before=0.95, after=0.7),)}, "accuracy.classes"),
+        ({"class_accuracy": (ClassAccuracy(label=0, n=400, before=0.95, after=None),)}, "accuracy.classes"),
+        ({"residuals": ()}, "backdoor.used"),
+        ({"residuals": (residual(),)}, "backdoor.kept"),
+        ({"residuals": (residual("kept", "additive"),)}, "backdoor.used"),
+        ({"residuals": (residual(), residual("kept", "patch"))}, "backdoor.kept"),
+        ({"residuals": (residual(hits=300), residual("kept", "additive"))}, "backdoor.used.patch.3"),
+        ({"residuals": (residual(hits=0, n=20), residual("kept", "additive"))}, "backdoor.used.patch.3"),
+        ({"known_trigger_after": rate(40, 400)}, "backdoor.known_trigger"),
+        ({"known_trigger_after": Measured()}, "backdoor.known_trigger"),
+    ],
+)
+def test_one_fault_blocks_and_is_named(changes, blocked):
+    decision = decide(good_card(**changes))
+    assert decision.verdict == "refuse"
+    assert blocked in blocking(decision)
+    assert any(reason.startswith(blocked) for reason in decision.reasons)
+
+
+def test_a_missing_samples_hash_blocks():
+    assert "integrity" in blocking(decide(samples=""))
+
+
+def test_classes_below_the_minimum_are_not_run_and_only_the_policy_lets_that_pass():
+    card = good_card(class_accuracy=tuple(ClassAccuracy(label=k, n=10, before=0.9, after=0.0) for k in range(40)))
+    assert decide(card).verdict == "pass"
+    none_allowed = NO_FALLBACK.model_copy(update={"allowed_not_run": ()})
+    assert "accuracy.classes" in blocking(decide(card, policy=none_allowed))
+
+
+def test_without_an_audit_nothing_passes():
+    assert {"privacy.G1.repair", "privacy.G3.repair"} <= blocking(decide(privacy=None))
+
+
+@pytest.mark.parametrize("outcome", ["fail", "warn", "inconclusive", "not_run"])
+def test_what_the_repair_leaks_is_never_softened(outcome):
+    report = good_privacy(findings=(finding("G1", "repair", outcome=outcome, absolute=True), finding("G3", "repair")))
+    assert ("privacy.G1.repair" in blocking(decide(privacy=report))) == (outcome != "warn")
+
+
+@pytest.mark.parametrize("outcome", ["fail", "inconclusive"])
+def test_leakage_of_original_members_warns_or_blocks_as_the_policy_says(outcome):
+    report = good_privacy(
+        findings=(*good_privacy().findings[:3], finding("G1", "members", outcome=outcome, absolute=True))
+    )
+    assert decide(privacy=report).verdict == "pass"
+    enforce = parse_policy("fallback: none\nprivacy: {absolute: enforce}", where="t")
+    assert "privacy.G1.members" in blocking(decide(privacy=report, policy=enforce))
+
+
+@pytest.mark.parametrize("gate", ["G3", "G7"])
+def test_gates_about_the_repair_are_not_absolute_whatever_a_finding_says(gate):
+    report = good_privacy(findings=(*good_privacy().findings, finding(gate, "members", outcome="fail", absolute=True)))
+    assert f"privacy.{gate}.members" in blocking(decide(privacy=report))
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [Measured(), Measured(value=0.01, n=100), Measured(value=0.01, high=0.06, n=100), Measured(high=0.01, n=100)],
+)
+def test_a_finding_that_says_pass_against_its_own_numbers_blocks(measured):
+    report = good_privacy(findings=(finding("G1", "repair"), finding("G3", "repair", measured=measured)))
+    assert "privacy.G3.repair" in blocking(decide(privacy=report))
+
+
+def test_an_audit_for_narrower_access_than_stated_blocks():
+    assert "privacy.access" in blocking(decide(privacy=good_privacy(access="label-only")))
+
+
+def test_person_classes_and_gradients_bring_their_gates():
+    policy = parse_policy(
+        "fallback: none\nallowed_not_run: []\nprivacy: {person_classes: true, access: gradients}", where="t"
+    )
+    assert {"privacy.G5.classes", "privacy.G6.classes", "privacy.G7.gradients"} <= blocking(decide(policy=policy))
+
+
+def test_cost_limits_count_only_when_set():
+    limited = parse_policy("fallback: none\ncost: {max_seconds: 10, max_passes: 1000000}", where="t")
+    assert blocking(decide(policy=limited)) == {"cost.seconds"}
+    assert blocking(decide(good_card(seconds={}), policy=limited)) == {"cost.seconds"}
+
+
+def test_reactivation_counts_only_when_bounded():
+    bounded = parse_policy("fallback: none\nallowed_not_run: []\nbackdoor: {max_reactivation: 0.2}", where="t")
+    assert "backdoor.reactivation" in blocking(decide(policy=bounded))
+    assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=rate(200, 400)), policy=bounded))
+    assert "backdoor.reactivation" not in blocking(decide(good_card(reactivation=rate(8, 400)), policy=bounded))
+
+
+def test_fallback_only_where_fine_tuning_may_help():
+    spoiled = good_card(residuals=(residual(hits=300), residual("kept", "additive")))
+    assert decide(spoiled, policy=Policy()).verdict == "fallback"
+    assert decide(spoiled, policy=NO_FALLBACK).verdict == "refuse"
+    assert decide(spoiled, policy=Policy(), looks=2).verdict == "refuse"
+    assert decide(spoiled.model_copy(update={"looks": 2}), policy=Policy()).verdict == "refuse"
+    assert decide(spoiled, None, policy=Policy()).verdict == "refuse"
+    assert decide(good_card(residuals=()), policy=Policy()).verdict == "refuse"
+
+
+def test_a_check_that_crashes_refuses(monkeypatch):
+    def crash(case):
+        raise RuntimeError("boom")
+
+    monkeypatch.setitem(judging.CHECKS, "accuracy.drop", GateCheck("accuracy.drop", "t", crash, mendable=True))
+    decision = decide(policy=Policy())
+    assert decision.verdict == "refuse"
+    assert "accuracy.drop" in blocking(decision)
+
+
+def test_a_check_that_says_nothing_refuses(monkeypatch):
+    monkeypatch.setitem(judging.CHECKS, "cost", GateCheck("cost", "t", lambda case: [], mendable=False))
+    assert blocking(decide()) == {"cost"}
+
+
+def test_the_second_look_asks_for_more():
+    tight = Policy(fallback="none").model_copy(
+        update={"accuracy": Policy().accuracy.model_copy(update={"max_drop_upper": 0.019, "max_drop": 0.018})}
+    )
+    card = good_card(accuracy_drop=drop(2, 0, 400), accuracy_after=rate(378, 400))
+    assert decide(card, policy=tight).verdict == "pass"
+    assert decide(card, policy=tight, looks=2).verdict == "refuse"
+
+
+def test_strict_refuses_what_default_lets_through_unmeasured():
+    assert decide(policy=load_policy("strict")).verdict == "refuse"
+
+
+def test_a_decision_survives_its_json(tmp_path):
+    decision = decide()
+    decision.write(tmp_path / "decision.json")
+    assert type(decision).read(tmp_path / "decision.json") == decision
