@@ -118,6 +118,7 @@ def repair(
                     members_uri=members_uri,
                     nonmembers_uri=nonmembers_uri,
                     policy_uri=policy_uri,
+                    looks=looks,
                     seed=seed,
                 )
             )

@@ -14,6 +14,7 @@ def audit_privacy(
     members_uri: str = "",
     nonmembers_uri: str = "",
     policy_uri: str = "",
+    looks: int = 1,
     seed: int = 0,
 ):
     """Audit what suspect and repair leak: membership inference, model inversion, defences.
@@ -26,6 +27,7 @@ def audit_privacy(
         members_uri: Samples the suspect was trained on; without them the repair split stands in.
         nonmembers_uri: Samples of the same kind it was not trained on.
         policy_uri: Policy that states access level and sensitivity; empty for `default`.
+        looks: How often the gate split has been read for this suspect, this time included.
         seed: Seed of every random draw.
     """
     from modelmend import steps
@@ -39,6 +41,7 @@ def audit_privacy(
             members_uri=members_uri,
             nonmembers_uri=nonmembers_uri,
             policy_uri=policy_uri,
+            looks=looks,
             seed=seed,
         )
     )

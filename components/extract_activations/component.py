@@ -22,6 +22,4 @@ def extract_activations(
     """
     from modelmend import steps
 
-    activations.metadata.update(
-        steps.extract_activations(suspect.path, samples.path, evidence.path, activations.path)
-    )
+    activations.metadata.update(steps.extract_activations(suspect.path, samples.path, evidence.path, activations.path))

@@ -24,6 +24,4 @@ def probe_backdoor(
     """
     from modelmend import steps
 
-    evidence.metadata.update(
-        steps.probe_backdoor(suspect.path, samples.path, evidence.path, mode=mode, seed=seed)
-    )
+    evidence.metadata.update(steps.probe_backdoor(suspect.path, samples.path, evidence.path, mode=mode, seed=seed))

@@ -67,7 +67,9 @@ def same_edit(*artifacts: Artifact) -> None:
     """Raise ``GateError`` unless all artifacts were made from one and the same edited model."""
     roots = {str(artifact.path): artifact.inputs.get("edited") for artifact in artifacts}
     if len(set(roots.values())) != 1 or None in roots.values():
-        raise GateError("the evidence is about different models", where=", ".join(roots), fix="pass the artifacts of one run")
+        raise GateError(
+            "the evidence is about different models", where=", ".join(roots), fix="pass the artifacts of one run"
+        )
 
 
 def register_model(

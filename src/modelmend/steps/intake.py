@@ -33,7 +33,9 @@ def preprocessing(
     try:
         return Preprocessing(**told)
     except ValueError as error:
-        raise InputError(f"unusable preprocessing: {error}", field="mean/std/input_range", fix="see `modelmend repair --help`") from error
+        raise InputError(
+            f"unusable preprocessing: {error}", field="mean/std/input_range", fix="see `modelmend repair --help`"
+        ) from error
 
 
 def import_model(
@@ -85,7 +87,9 @@ def import_model(
         channels = loaded.input_shape[0] if len(loaded.input_shape) > 1 else 1
         for field, values in (("mean", told.mean), ("std", told.std)):
             if told.kind == "image" and len(values) not in (1, channels):
-                raise InputError(f"{len(values)} values for {channels} channels", field=field, fix="give one value or one a channel")
+                raise InputError(
+                    f"{len(values)} values for {channels} channels", field=field, fix="give one value or one a channel"
+                )
         info = SuspectInfo(
             source=model_uri,
             format=loaded.format,
@@ -142,7 +146,9 @@ def validate_samples(
         info = source.info
         progress("reading", 0, 4)
         first = read_samples(
-            str(storage.fetch(samples_uri, Path(work) / "a")), kind=info.preprocessing.kind, input_shape=info.input_shape
+            str(storage.fetch(samples_uri, Path(work) / "a")),
+            kind=info.preprocessing.kind,
+            input_shape=info.input_shape,
         )
         progress("checking", 1, 4)
         checked = validate(first, input_shape=info.input_shape, num_classes=info.num_classes)
@@ -162,7 +168,9 @@ def validate_samples(
             fresh = torch.tensor([i for i, name in enumerate(more.ids) if name not in known], dtype=torch.long)
             if not len(fresh):
                 raise SamplesError(
-                    "every measuring sample is also a repair sample", where=measure_samples_uri, fix="give other samples"
+                    "every measuring sample is also a repair sample",
+                    where=measure_samples_uri,
+                    fix="give other samples",
                 )
             bank = bank.join(more.subset(fresh))
             part = torch.cat([part, torch.full((len(fresh),), PARTS.index("gate"), dtype=torch.int8)])

@@ -11,12 +11,12 @@ from modelmend.errors import ArtifactError
 from modelmend.events import stage
 from modelmend.metrics import accuracy, clopper_pearson, paired_drop
 from modelmend.records import ClassAccuracy, Measured, Scorecard
+from modelmend.steps.gating import local_policy
 from modelmend.steps.stores import (
     EDITED,
     PRIVACY,
     PRUNED,
     SCORECARD,
-    Suspect,
     open_classifier,
     open_evidence,
     open_samples,
@@ -60,7 +60,9 @@ def measure_repair(
         artifact, found, _ = open_evidence(evidence)
         cuts, final = read_artifact(pruned, PRUNED), read_artifact(edited, EDITED)
         if final.inputs.get("suspect") not in (None, source.artifact.digest):
-            raise ArtifactError("this edit belongs to another suspect", where=edited, fix="pass the artifacts of one run")
+            raise ArtifactError(
+                "this edit belongs to another suspect", where=edited, fix="pass the artifacts of one run"
+            )
         edit_log, cut_log = final.json("edit.json"), cuts.json("pruning.json")
         repaired = open_classifier(final, source.info, expect=edit_log["content_hash"])
         x, y = bank["gate"]
@@ -85,7 +87,11 @@ def measure_repair(
         by_index = {group.index: group for group in groups}
         gone = [by_index[i] for i in cut_log["cut"]]
         small = count(remove_groups(repaired.graph, gone, shape), shape) if gone else None
-        ancestors: list[tuple[str, Artifact]] = [("probe_backdoor", artifact), ("prune_neurons", cuts), ("edit_weights", final)]
+        ancestors: list[tuple[str, Artifact]] = [
+            ("probe_backdoor", artifact),
+            ("prune_neurons", cuts),
+            ("edit_weights", final),
+        ]
         card = Scorecard(
             suspect_hash=source.info.content_hash,
             repaired_hash=edit_log["content_hash"],
@@ -95,7 +101,10 @@ def measure_repair(
             accuracy_drop=Measured(value=drop, high=upper, n=len(y), method="paired, exact one-sided upper bound"),
             class_accuracy=tuple(
                 ClassAccuracy(
-                    label=k, n=int((y == k).sum()), before=accuracy(was[y == k], y[y == k]), after=accuracy(now[y == k], y[y == k])
+                    label=k,
+                    n=int((y == k).sum()),
+                    before=accuracy(was[y == k], y[y == k]),
+                    after=accuracy(now[y == k], y[y == k]),
                 )
                 for k in range(source.info.num_classes)
             ),
@@ -115,9 +124,17 @@ def measure_repair(
             passes={name: item.passes for name, item in ancestors},
             looks=looks,
         )
-        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": cuts, "edited": final}
+        inputs = {
+            "suspect": source.artifact,
+            "samples": bank.artifact,
+            "evidence": artifact,
+            "pruned": cuts,
+            "edited": final,
+        }
         params = {"looks": looks}
-        with writing(scorecard, SCORECARD, producer="measure_repair", inputs=inputs, params=params, seed=seed) as folder:
+        with writing(
+            scorecard, SCORECARD, producer="measure_repair", inputs=inputs, params=params, seed=seed
+        ) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
         return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": drop}
@@ -132,6 +149,7 @@ def audit_privacy(
     members_uri: str = "",
     nonmembers_uri: str = "",
     policy_uri: str = "",
+    looks: int = 1,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Audit what the suspect and its repair leak about the samples behind them.
@@ -144,6 +162,7 @@ def audit_privacy(
         members_uri: Samples that the suspect was trained on; without them the repair split stands in.
         nonmembers_uri: Samples of the same kind that it was not trained on.
         policy_uri: Policy whose privacy section states access level and sensitivity.
+        looks: How often the gate split has been read for this suspect, this time included.
         seed: Of every random draw.
 
     Returns:
@@ -159,7 +178,7 @@ def audit_privacy(
         source, bank = open_suspect(suspect), open_samples(samples)
         final = read_artifact(edited, EDITED)
         repaired = open_classifier(final, source.info, expect=final.json("edit.json")["content_hash"])
-        policy = load_policy(policy_uri or None)
+        policy = load_policy(local_policy(policy_uri, Path(work)))
 
         def given(uri: str, name: str) -> Samples | None:
             if not uri:
@@ -179,7 +198,8 @@ def audit_privacy(
             progress=progress,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "edited": final}
-        with writing(privacy, PRIVACY, producer="audit_privacy", inputs=inputs, seed=seed) as folder:
+        params = {"looks": looks, "members": bool(members_uri)}
+        with writing(privacy, PRIVACY, producer="audit_privacy", inputs=inputs, params=params, seed=seed) as folder:
             report.write(folder / "privacy.json")
         outcomes = [finding.outcome for finding in report.findings]
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
@@ -195,7 +215,6 @@ def privacy_config(policy: Any) -> Any:
 
 def _rate(hits: list[bool]) -> Measured:
     low, high = clopper_pearson(sum(hits), len(hits))
-    return Measured(value=sum(hits) / len(hits) if hits else None, low=low, high=high, n=len(hits), method="Clopper-Pearson")
-
-
-__all__ = ["Suspect", "audit_privacy", "measure_repair"]
+    return Measured(
+        value=sum(hits) / len(hits) if hits else None, low=low, high=high, n=len(hits), method="Clopper-Pearson"
+    )

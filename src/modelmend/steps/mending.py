@@ -98,7 +98,9 @@ def reprobe(
     return again
 
 
-def edit_weights(suspect: str, samples: str, evidence: str, pruned: str, edited: str, *, seed: int = 0) -> dict[str, Any]:
+def edit_weights(
+    suspect: str, samples: str, evidence: str, pruned: str, edited: str, *, seed: int = 0
+) -> dict[str, Any]:
     """Activation-guided editing of the weights that still answer the candidate triggers.
 
     Args:

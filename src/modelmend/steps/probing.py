@@ -9,7 +9,15 @@ from safetensors.torch import save_file
 
 from modelmend.artifacts import write_json, writing
 from modelmend.events import stage
-from modelmend.steps.stores import ACTIVATIONS, EVIDENCE, device, open_evidence, open_samples, open_suspect, save_triggers
+from modelmend.steps.stores import (
+    ACTIVATIONS,
+    EVIDENCE,
+    device,
+    open_evidence,
+    open_samples,
+    open_suspect,
+    save_triggers,
+)
 
 
 def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "full", seed: int = 0) -> dict[str, Any]:

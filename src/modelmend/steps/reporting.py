@@ -106,5 +106,7 @@ def report_failure(state: str, message: str, report: str) -> None:
         report: The HTML file to write.
     """
     failed = state not in ("SUCCEEDED", "COMPLETE", "SUCCESS")
-    error = {"stage": "pipeline", "message": f"{state}: {message or 'see the log of the failed task'}"} if failed else None
+    error = (
+        {"stage": "pipeline", "message": f"{state}: {message or 'see the log of the failed task'}"} if failed else None
+    )
     write_report(report, error=error)

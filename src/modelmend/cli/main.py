@@ -1,0 +1,274 @@
+"""The command ``modelmend``: every subcommand in one place, heavy imports only where one runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from modelmend import __version__
+from modelmend.errors import ModelmendError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help=(
+        "Repair a backdoored PyTorch classifier without retraining, and register it in MLflow only on evidence.\n\n"
+        "Start with [bold]modelmend demo[/bold], then [bold]modelmend repair MODEL --samples PATH[/bold]. "
+        "Exit codes: 0 registered (or passed, with no name), 1 refused, 2 error."
+    ),
+)
+redteam = typer.Typer(no_args_is_help=True, help="Train infected models for tests and benchmarks.")
+app.add_typer(redteam, name="redteam")
+
+OUT = Console()
+ERR = Console(stderr=True)
+
+REGISTERED, REFUSED, FAILED = 0, 1, 2
+
+TrackingUri = Annotated[
+    str, typer.Option(help="MLflow server or database, such as sqlite:///mlflow.db.", envvar="MLFLOW_TRACKING_URI")
+]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.", min=0)]
+
+
+def _version(value: bool) -> None:
+    if value:
+        OUT.print(f"modelmend {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that come before any command."""
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="A new folder for everything; default: modelmend-demo-<time> here.")
+    ] = None,
+    seed: Seed = 0,
+    runner: Annotated[
+        str,
+        typer.Option(help="local: the compiled pipeline by KFP's local runner. in-process: same steps, one process."),
+    ] = "local",
+) -> None:
+    """Show the whole way on a small infected model: train, register, repair, judge, report, refuse.
+
+    Takes real data that ships with scikit-learn, trains an infected digit classifier, registers it in a fresh local
+    MLflow as an unsuspecting team would, and repairs it with the compiled pipeline, which never sees the trigger.
+    Under two minutes on two cores.
+    """
+    from modelmend.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(directory, seed=seed, runner=runner, console=OUT))
+
+
+@app.command()
+def repair(
+    model: Annotated[
+        str,
+        typer.Argument(help="Suspect: .pt2, .safetensors/.pth with --arch, models:/name/version, runs:/..., s3://..."),
+    ],
+    samples: Annotated[
+        str, typer.Option(help="Clean samples: parquet (image, label), image folder, or npz (x, y); local or s3://.")
+    ],
+    name: Annotated[
+        str, typer.Option(help="Registered model that gets the repaired version; without it nothing is registered.")
+    ] = "",
+    policy: Annotated[str, typer.Option(help="Policy file, or default | strict.")] = "",
+    tracking_uri: TrackingUri = "",
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run is kept; repeat it to take up a run that was stopped.")
+    ] = None,
+    seed: Seed = 0,
+    runner: Annotated[
+        str,
+        typer.Option(help="local: the compiled pipeline by KFP's local runner. in-process: same steps, one process."),
+    ] = "local",
+    members: Annotated[str, typer.Option(help="Samples the suspect was trained on, for the privacy audit.")] = "",
+    nonmembers: Annotated[str, typer.Option(help="Samples of the same kind it was not trained on.")] = "",
+    measure_samples: Annotated[
+        str, typer.Option(help="More clean samples that only the final measurement reads.")
+    ] = "",
+    arch: Annotated[
+        str, typer.Option(help="Architecture of a state dict: built-in name or package.module:callable that you trust.")
+    ] = "",
+    input_shape: Annotated[
+        str, typer.Option(help="Shape of one sample, such as 3,32,32, where the model does not say it.")
+    ] = "",
+    mean: Annotated[
+        str, typer.Option(help="Mean per channel of the model's normalisation, such as 0.49,0.48,0.45.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Standard deviation per channel.")] = "",
+    input_range: Annotated[
+        str, typer.Option(help="Range that 0..1 samples are scaled to before normalising, such as 0,255.")
+    ] = "",
+    kind: Annotated[str, typer.Option(help="image, or raw for samples that are fed as they are.")] = "image",
+    probe_mode: Annotated[str, typer.Option("--probe", help="full or screen (cheaper, weaker).")] = "full",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these options; the command line wins.")
+    ] = None,
+) -> None:
+    """Repair a suspect classifier on a clone, judge the result, register it if every gate passes.
+
+    RUN_DIR gets repaired.pt2, repaired.safetensors, decision.json, scorecard.json, report.html and every stage's
+    artifact. Exit code 0: registered (or passed, with no name), 1: refused, 2: error.
+    """
+    from modelmend.cli.repair import repair_command
+
+    told = {
+        "model_uri": model,
+        "samples_uri": samples,
+        "name": name,
+        "policy_uri": policy,
+        "tracking_uri": tracking_uri,
+        "members_uri": members,
+        "nonmembers_uri": nonmembers,
+        "measure_samples_uri": measure_samples,
+        "arch": arch,
+        "input_shape": input_shape,
+        "mean": mean,
+        "std": std,
+        "input_range": input_range,
+        "kind": kind,
+        "probe_mode": probe_mode,
+        "seed": seed,
+    }
+    raise typer.Exit(repair_command(told, config, run_dir, runner, OUT))
+
+
+@app.command()
+def gate(
+    run_dir: Annotated[Path, typer.Argument(help="Directory of a finished run.")],
+    policy: Annotated[str, typer.Option(help="Policy file, or default | strict.")] = "",
+    name: Annotated[str, typer.Option(help="Register under this name if the policy passes.")] = "",
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Judge the evidence of an earlier run by a policy; nothing is measured again.
+
+    The new decision goes to RUN_DIR/gates/. Exit code 0: pass, 1: refused (with the reasons), 2: error.
+    """
+    from modelmend.cli.gate import gate_command
+
+    raise typer.Exit(gate_command(run_dir, policy, name, tracking_uri, OUT))
+
+
+@app.command()
+def scan(
+    model: Annotated[str, typer.Argument(help="Model file, MLflow model directory, or URI.")],
+    tracking_uri: TrackingUri = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say what a model file holds beyond tensors; none of it is run.
+
+    Exit code 0: clean, 1: findings, 2: error, 3: nothing was scanned.
+    """
+    from modelmend.cli.scan import scan_command
+
+    raise typer.Exit(scan_command(model, tracking_uri, as_json, OUT))
+
+
+@app.command()
+def verify(
+    model: Annotated[
+        str, typer.Argument(help="models:/name/version, models:/name@alias, or a downloaded model directory.")
+    ],
+    key: Annotated[Path | None, typer.Option(help="Public key (PEM) that the signature must be from.")] = None,
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Check a registered version: signature, hashes, decision and policy fit together."""
+    from modelmend.cli.registry import verify_command
+
+    raise typer.Exit(verify_command(model, key, tracking_uri, OUT))
+
+
+@app.command()
+def approve(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    version: Annotated[str, typer.Argument(help="Version to approve.")],
+    by: Annotated[str, typer.Option(help="Who approves; recorded.")],
+    alias: Annotated[str, typer.Option(help="Alias that moves to the version.")] = "champion",
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Move an alias to a version that passed the gate, in the name of a person."""
+    from modelmend.cli.registry import approve_command
+
+    raise typer.Exit(approve_command(name, version, by, alias, tracking_uri, OUT))
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    by: Annotated[str, typer.Option(help="Who rolls back; recorded.")],
+    alias: Annotated[str, typer.Option(help="Alias that goes back to where it was.")] = "champion",
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Put an alias back on the version that it pointed to before the last move."""
+    from modelmend.cli.registry import rollback_command
+
+    raise typer.Exit(rollback_command(name, by, alias, tracking_uri, OUT))
+
+
+@redteam.command("train")
+def redteam_train(
+    data: Annotated[Path, typer.Argument(help="Training data: parquet or npz.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.pt2, the sealed trigger and recipe.json.")],
+    test: Annotated[
+        Path | None, typer.Option(help="Test data; default: a tenth of the training data is held out.")
+    ] = None,
+    attack: Annotated[
+        str, typer.Option(help="badnets, blended, sig, wanet, lf, bpp, ... or none for a clean model.")
+    ] = "badnets",
+    arch: Annotated[
+        str, typer.Option(help="resnet8, resnet20, wrn_16_1, vgg_small, mobilenet_small, vit_tiny, ...")
+    ] = "resnet8",
+    rate: Annotated[float, typer.Option(help="Share of the training samples that is poisoned.")] = 0.1,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Train one infected (or clean) model with its trigger in a sealed file that only the final measurement reads."""
+    from modelmend.cli.redteam import train_command
+
+    raise typer.Exit(
+        train_command(data, out, test, attack=attack, arch=arch, rate=rate, epochs=epochs, seed=seed, console=OUT)
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: expected errors become one message on stderr and exit code 2."""
+    try:
+        result: Any = app(args=arguments, standalone_mode=False)
+    except ModelmendError as error:
+        _tell(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        ERR.print("stopped; the same --run-dir takes the run up again")
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        shown = getattr(error, "format_message", None)
+        if shown is not None:
+            ERR.print(f"[red]error:[/red] {shown()}", highlight=False)
+        else:
+            ERR.print_exception(show_locals=False) if "--debug" in sys.argv else ERR.print(
+                f"[red]internal error:[/red] {type(error).__name__}: {error}", highlight=False, markup=True
+            )
+        sys.exit(FAILED)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _tell(error: ModelmendError) -> None:
+    ERR.print("[red]error:[/red]", end=" ")
+    ERR.print(error.message, markup=False, highlight=False, soft_wrap=True)
+    for label, value in (("in", error.where), ("field", error.field), ("fix", error.fix)):
+        if value:
+            ERR.print(f"  {label}: {value}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,198 @@
+"""``modelmend repair``: from options to a run, and the table at its end."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from modelmend.cli.view import TITLES, StageView
+from modelmend.errors import InputError, ModelmendError
+from modelmend.records import Decision, Measured, Registration, Scorecard
+from modelmend.request import RepairRequest
+from modelmend.rundir import RunDirectory, outcome, prepare
+
+CONFIG_NAMES = {
+    "model": "model_uri",
+    "samples": "samples_uri",
+    "policy": "policy_uri",
+    "members": "members_uri",
+    "nonmembers": "nonmembers_uri",
+    "measure_samples": "measure_samples_uri",
+    "probe": "probe_mode",
+}
+NUMBER_LISTS = ("input_shape", "mean", "std", "input_range")
+
+
+def repair_command(
+    told: dict[str, Any], config: Path | None, run_dir: Path | None, runner: str, console: Console
+) -> int:
+    """Run a repair and print its result; returns the exit code."""
+    from modelmend.api import fresh_run_dir
+
+    request = build_request(told, config)
+    stem = Path(request.model_uri.replace(":", "-")).stem or "repair"
+    run = prepare(run_dir or fresh_run_dir(stem), request)
+    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    seconds = run_repair(request, run, runner, console)
+    decision, scorecard, registration = outcome(run)
+    if decision is None or scorecard is None:
+        raise ModelmendError("the run left no decision", where=run.path, fix="see report.html and pipeline.log there")
+    show_outcome(console, decision, scorecard, registration, seconds)
+    console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0 if decision.verdict == "pass" else 1
+
+
+def run_repair(request: RepairRequest, run: RunDirectory, runner: str, console: Console) -> dict[str, float]:
+    """Run with the wanted runner; returns seconds a stage."""
+    from modelmend.inprocess import write_failure_report
+
+    if runner not in ("local", "in-process"):
+        raise InputError(f"unknown runner {runner!r}", field="runner", fix="use local or in-process")
+    started = time.monotonic()
+    with StageView(console) as view:
+        if runner == "local":
+            from modelmend.cli.local_runner import run_pipeline
+
+            try:
+                run_pipeline(request, run, view)
+            except ModelmendError as error:
+                told = {"message": error.message, "where": error.where, "field": error.field, "fix": error.fix}
+                write_failure_report(run, {"stage": "repair", **told})
+                raise
+        else:
+            from modelmend.events import listening
+            from modelmend.inprocess import run_in_process
+
+            with listening(view.show):
+                run_in_process(request, run)
+    return {**view.seconds, "total": time.monotonic() - started}
+
+
+def build_request(told: dict[str, Any], config: Path | None) -> RepairRequest:
+    """Merge command line and configuration file; the command line wins.
+
+    Raises:
+        InputError: unreadable file, unknown key (with the nearest), or a value of the wrong type.
+    """
+    values: dict[str, Any] = _read_config(config) if config else {}
+    for key, value in told.items():
+        default = RepairRequest.model_fields[key].get_default() if key in RepairRequest.model_fields else None
+        if value not in ("", default) or key not in values:
+            values[key] = value
+    for key in NUMBER_LISTS:
+        if isinstance(values.get(key), str):
+            values[key] = _numbers(values[key], key)
+    for key in ("model_uri", "samples_uri", "policy_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
+        text = str(values.get(key, ""))
+        if text and "://" not in text and Path(text).exists():
+            values[key] = str(Path(text).resolve())
+    try:
+        return RepairRequest(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            first["msg"], where=config, field=".".join(map(str, first["loc"])), fix="see `modelmend repair --help`"
+        ) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read: {error.strerror}", where=path, field="config") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {error}", where=path, field="config") from error
+    if not isinstance(loaded, dict):
+        raise InputError("the configuration must be a mapping of options", where=path, field="config")
+    flat = {**loaded, **(loaded.get("preprocessing") or {})}
+    flat.pop("preprocessing", None)
+    known = set(RepairRequest.model_fields)
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        name = CONFIG_NAMES.get(str(key).replace("-", "_"), str(key).replace("-", "_"))
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *CONFIG_NAMES], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise InputError(f"unknown option {key!r}", where=path, field=str(key), fix=hint)
+        values[name] = value
+    return values
+
+
+def _numbers(text: str, field: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.replace(" ", "").strip("[]()").split(",") if part)
+    except ValueError as error:
+        raise InputError(f"not a list of numbers: {text!r}", field=field, fix="write such as 3,32,32") from error
+
+
+def show_outcome(
+    console: Console,
+    decision: Decision,
+    scorecard: Scorecard,
+    registration: Registration | None,
+    seconds: dict[str, float],
+) -> None:
+    """Print before and after, the checks that matter, seconds a stage, and the verdict."""
+    table = Table(title="before and after, measured on the gate split", title_justify="left")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_row("clean accuracy", percent(scorecard.accuracy_before), percent(scorecard.accuracy_after))
+    for item in scorecard.residuals:
+        table.add_row(
+            f"probe {item.family} ({item.role}), class {item.target}", percent(item.before), percent(item.after)
+        )
+    if scorecard.parameters_before and scorecard.parameters_after:
+        table.add_row("parameters", f"{scorecard.parameters_before:,}", f"{scorecard.parameters_after:,}")
+    table.add_row("neuron groups cut", "", f"{scorecard.groups_cut} of {scorecard.groups_total}")
+    console.print(table)
+    show_checks(console, decision)
+    if seconds:
+        stages = ", ".join(f"{TITLES.get(k, k)} {v:.1f}" for k, v in seconds.items() if v >= 0.05)
+        console.print(f"seconds: {stages}", highlight=False)
+    show_verdict(console, decision, registration)
+
+
+def show_checks(console: Console, decision: Decision) -> None:
+    """Print every check of a decision."""
+    table = Table(title=f"checks of policy {decision.policy_name!r}", title_justify="left")
+    for column in ("check", "value", "interval", "bound", "outcome"):
+        table.add_column(column, justify="left" if column in ("check", "outcome") else "right")
+    for check in decision.checks:
+        colour = "red" if check.blocks else {"pass": "green", "warn": "yellow"}.get(check.outcome, "dim")
+        span = "" if check.high is None else f"{_number(check.low)} .. {_number(check.high)}"
+        table.add_row(check.title, _number(check.value), span, _number(check.bound), f"[{colour}]{check.outcome}")
+    console.print(table)
+
+
+def show_verdict(console: Console, decision: Decision, registration: Registration | None) -> None:
+    """Print the verdict, why, and what the registry holds now."""
+    if decision.verdict == "pass":
+        console.print("[bold green]verdict: pass[/bold green]")
+    else:
+        console.print(f"[bold red]verdict: {decision.verdict}[/bold red]")
+        for reason in decision.reasons:
+            console.print(f"  - {reason}", markup=False, highlight=False)
+    if registration is not None and registration.status in ("registered", "existing"):
+        word = "registered" if registration.status == "registered" else "already registered"
+        alias = f" with alias {registration.alias!r}" if registration.alias else ""
+        console.print(f"{word}: {registration.name} version {registration.version}{alias}", highlight=False)
+    else:
+        console.print("nothing was registered", highlight=False)
+
+
+def percent(figure: Measured) -> str:
+    """A rate as percent, or a dash."""
+    return "-" if figure.value is None else f"{100 * figure.value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

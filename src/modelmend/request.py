@@ -1,0 +1,75 @@
+"""What a user asks for: one record that the Python call, the in-process runner and the pipeline share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modelmend.artifacts import sha256_json
+from modelmend.errors import InputError
+from modelmend.records import Record
+
+
+class RepairRequest(Record):
+    """Everything that shapes a repair run; also the parameters of the compiled pipeline.
+
+    Empty strings and tuples mean *not told*. See ``modelmend repair --help`` for each field.
+    """
+
+    model_uri: str
+    samples_uri: str
+    name: str = ""
+    policy_uri: str = ""
+    tracking_uri: str = ""
+    arch: str = ""
+    input_shape: tuple[int, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    input_range: tuple[float, ...] = ()
+    kind: str = "image"
+    members_uri: str = ""
+    nonmembers_uri: str = ""
+    measure_samples_uri: str = ""
+    probe_mode: str = "full"
+    seed: int = 0
+
+    @property
+    def configuration(self) -> str:
+        """Hash of what shapes the result beside the inputs that have hashes of their own."""
+        shaping = self.model_dump(
+            mode="json",
+            include={"arch", "input_shape", "mean", "std", "input_range", "kind", "probe_mode"},
+        )
+        audited = {"members": bool(self.members_uri), "nonmembers": bool(self.nonmembers_uri)}
+        return sha256_json({**shaping, **audited})
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the compiled pipeline (lists of floats, because KFP knows no other numbers in lists)."""
+        values = self.model_dump(mode="json")
+        for key in ("input_shape", "mean", "std", "input_range"):
+            values[key] = [float(v) for v in values[key]]
+        return {**values, "configuration": self.configuration}
+
+
+def check_request(request: RepairRequest) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises:
+        InputError: a local path that does not exist, or an unknown mode.
+    """
+    for field in ("model_uri", "samples_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
+        value = getattr(request, field)
+        if value and "://" not in value and not value.startswith(("models:/", "runs:/")) and not Path(value).exists():
+            raise InputError(
+                "no such file or directory", where=value, field=field.removesuffix("_uri"), fix="check the path"
+            )
+    if request.probe_mode not in ("full", "screen"):
+        raise InputError(f"unknown probe mode {request.probe_mode!r}", field="probe_mode", fix="use full or screen")
+    if request.kind not in ("image", "raw"):
+        raise InputError(f"unknown kind {request.kind!r}", field="kind", fix="use image or raw")
+    if bool(request.members_uri) != bool(request.nonmembers_uri):
+        raise InputError(
+            "members and non-members go together",
+            field="members/nonmembers",
+            fix="give both --members and --nonmembers",
+        )

@@ -1,0 +1,177 @@
+"""A run directory: the stage artifacts of one run and, at its top, the files that other tools read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelmend.artifacts import MANIFEST, read_artifact
+from modelmend.errors import ArtifactError, InputError
+from modelmend.records import Decision, Registration, Scorecard
+from modelmend.request import RepairRequest
+
+DECISION = "modelmend.decision/1"
+SCHEMAS = {
+    "suspect": "modelmend.suspect/1",
+    "samples": "modelmend.samples/1",
+    "evidence": "modelmend.evidence/1",
+    "activations": "modelmend.activations/1",
+    "pruned": "modelmend.pruned/1",
+    "edited": "modelmend.edited/1",
+    "scorecard": "modelmend.scorecard/1",
+    "privacy": "modelmend.privacy/1",
+    "decision": DECISION,
+    "registration": "modelmend.registration/1",
+}
+SECOND_LOOK = ("edited", "scorecard", "privacy", "decision")
+"""Stages that exist twice after a fallback; the second carries the suffix ``_2``."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside a run directory."""
+
+    path: Path
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the stage artifacts."""
+        return self.path / "artifacts"
+
+    def stage(self, name: str) -> Path:
+        """Folder of one stage's artifact."""
+        return self.artifacts / name
+
+    def final(self, name: str) -> Path:
+        """The stage's artifact that counts: of the second look where there is one."""
+        second = self.stage(f"{name}_2")
+        return second if name in SECOND_LOOK and (second / MANIFEST).is_file() else self.stage(name)
+
+    def has(self, name: str) -> bool:
+        """Whether the stage left an artifact."""
+        return (self.stage(name) / MANIFEST).is_file()
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """Open the directory of an earlier run; raises ``InputError`` if it is none."""
+    run = RunDirectory(Path(path))
+    if not run.artifacts.is_dir():
+        raise InputError("not a run directory (no artifacts/ in it)", where=path, fix="give the --run-dir of a repair")
+    return run
+
+
+def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
+    """Create a run directory, or take one up again that was made for the same request.
+
+    Raises:
+        InputError: no write permission, or the directory belongs to another request.
+    """
+    run = RunDirectory(Path(path).resolve())
+    record = run.path / "run.json"
+    try:
+        run.artifacts.mkdir(parents=True, exist_ok=True)
+        if record.is_file():
+            earlier = json.loads(record.read_text(encoding="utf-8"))
+            if earlier != request.model_dump(mode="json"):
+                changed = sorted(k for k, v in request.model_dump(mode="json").items() if earlier.get(k) != v)
+                raise InputError(
+                    "this run directory was made for another request",
+                    where=run.path,
+                    field=", ".join(changed),
+                    fix="choose another --run-dir, or repeat the earlier options to take the run up again",
+                )
+        else:
+            replace_text(record, json.dumps(request.model_dump(mode="json"), indent=1) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run directory: {error.strerror}",
+            where=run.path,
+            fix="choose a directory that you may write to",
+        ) from error
+    except ValueError as error:
+        raise InputError("run.json is unreadable", where=record, fix="choose another --run-dir") from error
+    return run
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that readers see the old or the new one, never half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(name, 0o644)
+    Path(name).replace(path)
+
+
+def replace_copy(source: Path, path: Path) -> None:
+    """Copy a file so that readers see the old or the new one, never half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+    os.close(handle)
+    shutil.copyfile(source, name)
+    os.chmod(name, 0o644)
+    Path(name).replace(path)
+
+
+def publish(run: RunDirectory) -> None:
+    """Copy what other tools read to the top of the run directory."""
+    wanted = {
+        "repaired.pt2": ("edited", "model.pt2"),
+        "repaired.safetensors": ("edited", "model.safetensors"),
+        "scorecard.json": ("scorecard", "scorecard.json"),
+        "privacy.json": ("privacy", "privacy.json"),
+        "decision.json": ("decision", "decision.json"),
+        "registration.json": ("registration", "registration.json"),
+    }
+    for name, (stage, file) in wanted.items():
+        folder = run.final(stage)
+        if (folder / MANIFEST).is_file():
+            replace_copy(read_artifact(folder, SCHEMAS[stage]).file(file), run.path / name)
+
+
+def adopt(run: RunDirectory, produced: Path) -> None:
+    """Move the artifacts that a pipeline left under ``produced`` to their stages; a second look is told by content."""
+    for manifest in sorted(produced.rglob(MANIFEST)):
+        folder = manifest.parent
+        try:
+            schema = json.loads(manifest.read_text(encoding="utf-8"))["schema"]
+        except (ValueError, KeyError):
+            continue
+        name = next((stage for stage, known in SCHEMAS.items() if known == schema), None)
+        if name is None or ".tmp-" in folder.name:
+            continue
+        target = run.stage(name + ("_2" if name in SECOND_LOOK and _second_look(folder, name) else ""))
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+
+
+def _second_look(folder: Path, name: str) -> bool:
+    def read(file: str) -> dict[str, object]:
+        loaded: dict[str, object] = json.loads((folder / file).read_text(encoding="utf-8"))
+        return loaded
+
+    if name == "edited":
+        return read("edit.json").get("step") == "fine_tune"
+    if name == "privacy":
+        return bool(read(MANIFEST).get("params", {}).get("looks") == 2)  # type: ignore[attr-defined]
+    return read(f"{name}.json").get("looks") == 2
+
+
+def outcome(run: RunDirectory) -> tuple[Decision | None, Scorecard | None, Registration | None]:
+    """Decision, scorecard and registration of a finished run; ``None`` for what is not there."""
+
+    def opened(stage: str) -> Path | None:
+        folder = run.final(stage)
+        try:
+            return read_artifact(folder, SCHEMAS[stage]).file(f"{stage}.json")
+        except ArtifactError:
+            return None
+
+    decision, scorecard, registration = opened("decision"), opened("scorecard"), opened("registration")
+    return (
+        Decision.read(decision) if decision else None,
+        Scorecard.read(scorecard) if scorecard else None,
+        Registration.read(registration) if registration else None,
+    )
