@@ -105,7 +105,7 @@ def read_rows(file: Path, columns: Columns, source: str, input_shape: tuple[int,
             )
     if not features:
         raise SamplesError("the table has no feature columns", where=source, fix="store one numeric column a feature")
-    x = torch.from_numpy(frame[features].to_numpy(dtype=np.float32))
+    x = torch.tensor(frame[features].to_numpy(dtype=np.float32))
     y = to_labels(frame[columns.label].to_numpy(), source, columns.label)
     x = _shaped(x, input_shape, source, ", ".join(features[:6]))
     return make_samples(
