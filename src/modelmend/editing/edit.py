@@ -1,0 +1,236 @@
+"""Activation-guided editing of a suspect model: scale what the triggers excite, then repair what the scaling cost."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from modelmend.editing.batchnorm import reestimate
+from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
+from modelmend.editing.layers import put_back, snapshot, weight_layers
+from modelmend.editing.quality import Pair, Quality, SelectSplit, triggered
+from modelmend.editing.response import responses
+from modelmend.editing.scale import Form, scale_layers
+from modelmend.editing.tuning import TuneConfig, tune
+from modelmend.errors import InputError
+from modelmend.metrics import sample_passes
+from modelmend.model.classifier import Classifier
+from modelmend.probe.trigger import Trigger
+from modelmend.progress import Progress, silent
+from modelmend.records import Record
+
+Reprobe = Callable[[Classifier], Sequence[Trigger]]
+"""Finds fresh candidate triggers on an edited model."""
+
+
+class EditConfig(Record):
+    """Settings of the edit."""
+
+    layers: tuple[int, ...] = Field(default=(1, 2, 3), description="candidates for k, the number of last weight layers")
+    strengths: tuple[float, ...] = Field(default=(0.25, 0.5, 1.0, 2.0), description="candidates for s")
+    forms: tuple[Form, ...] = Field(default=("channel", "pair"), description="contrast forms that may be chosen")
+    bounds: tuple[float, float] = Field(default=(0.0, 1.0), description="lowest and highest factor on a weight")
+    batch_norm: Literal["auto", "frozen", "edited", "re-estimated"] = "auto"
+    enough: float = Field(default=0.10, ge=0, le=1, description="probe success at which no edit is needed")
+    repair: TuneConfig | None = TuneConfig()
+    rounds: int = Field(default=1, ge=1, description="repair steps; each later one unlearns freshly found triggers too")
+    max_triggers: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+
+
+def edit(
+    classifier: Classifier,
+    fit: Any,
+    reward: Any,
+    select: Any,
+    triggers: Sequence[Trigger],
+    *,
+    config: EditConfig | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    reprobe: Reprobe | None = None,
+) -> EditResult:
+    """Edit the last weight layers along what the triggers excite, then run the repair step.
+
+    Every finished candidate is judged on the select split (``Quality.cost``), the untouched model among them: an edit
+    that does not pay is not made, and none is made when no trigger succeeds any more.
+
+    Args:
+        classifier: The suspect; not changed.
+        fit: Samples or ``(x, y)``: one half of the repair split.
+        reward: The other half.
+        select: Samples or ``(x, y)``; only chooses among candidates.
+        triggers: Probe triggers.
+        config: Settings.
+        seed: Of every random draw.
+        progress: Called often.
+        reprobe: Looks for fresh triggers between rounds; without it there is one round.
+
+    Returns:
+        The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``scaled``, ``after``,
+        ``choice`` (form, k, s, batch norm), ``clean_form`` (the paper's form, for comparison), ``candidates``,
+        ``repair`` (epochs), ``batch_norm``, ``layers`` (relative change per tensor), ``relative_norm``, ``seconds``,
+        ``passes``.
+
+    Raises:
+        InputError: a split is empty.
+    """
+    config = config or EditConfig()
+    started, spent = time.monotonic(), sample_passes()
+    repair_split, select_pair = join(fit, reward), as_pair(select, "select")
+    triggers = list(triggers)[: config.max_triggers]
+    split = SelectSplit(select_pair, triggers, config.batch_size)
+    before = split.measure(classifier)
+    log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
+    result = classifier.clone().frozen()
+    if before.worst <= config.enough:
+        log |= {"edited": False, "reason": _unneeded(before, config), "after": before.log()}
+        return _finish(classifier, result, log, started, spent)
+
+    result, scaled, found = _choose_scaling(
+        classifier, repair_split[0], triggers, split, before=before, config=config, progress=progress
+    )
+    log |= found | {"scaled": scaled.log()}
+    final, rounds = scaled, []
+    known = triggers
+    for turn in range(config.rounds if config.repair and config.repair.epochs else 0):
+        if turn:
+            fresh = list(reprobe(result)) if reprobe else []
+            known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
+            before, final = split.measure(classifier), split.measure(result)
+            if not fresh or final.worst <= config.enough:
+                break
+        assert config.repair is not None
+        title = f"repair step {turn + 1}"
+        final, rows = tune(
+            result, classifier, repair_split, known, split, before=before,
+            config=config.repair, seed=seed + turn, progress=progress, title=title,
+        )  # fmt: skip
+        rounds.append({"triggers": len(known), "epochs": rows})
+    log["repair"] = rounds
+    result, final, log["batch_norm"] = _choose_statistics(
+        result, repair_split[0], split, before=before, quality=final, log=log, config=config
+    )
+    if final.cost(before) >= before.cost(before):
+        log |= {"edited": False, "reason": "no candidate was better than the model as it is", "after": before.log()}
+        log["batch_norm"] = "frozen"
+        return _finish(classifier, classifier.clone().frozen(), log, started, spent)
+    reason = f"worst probe success {before.worst:.2f} -> {final.worst:.2f} on the select split"
+    log |= {"edited": True, "reason": reason, "after": final.log()}
+    return _finish(classifier, result, log, started, spent)
+
+
+def as_pair(samples: Any, name: str) -> Pair:
+    """``(x, y)`` of ``Samples`` or of a pair. Raises ``InputError`` when it is empty."""
+    x, y = (samples.x, samples.y) if hasattr(samples, "x") else samples
+    if not len(x):
+        raise InputError("the split has no samples", field=name, fix="give more clean samples")
+    return x, y
+
+
+def join(fit: Any, reward: Any) -> Pair:
+    """Both halves of the repair split."""
+    (x, y), (x2, y2) = as_pair(fit, "fit"), as_pair(reward, "reward")
+    return torch.cat([x, x2]), torch.cat([y, y2])
+
+
+def _unneeded(before: Quality, config: EditConfig) -> str:
+    if not before.success:
+        return "no edit needed: there are no candidate triggers"
+    return f"no edit needed: no trigger succeeds more often than {config.enough:.2f} (worst {before.worst:.2f})"
+
+
+def _choose_scaling(
+    classifier: Classifier,
+    x: Tensor,
+    triggers: Sequence[Trigger],
+    split: SelectSplit,
+    *,
+    before: Quality,
+    config: EditConfig,
+    progress: Progress,
+) -> tuple[Classifier, Quality, dict[str, Any]]:
+    """Judge every (form, k, s, batch norm) and the identity; give the best as a model, its quality and the log."""
+    layers = weight_layers(classifier.graph)
+    depths = sorted({min(k, len(layers)) for k in config.layers if k > 0 and layers})
+    if not depths:
+        return classifier.clone().frozen(), before, {"choice": None, "candidates": []}
+    last = layers[-depths[-1] :]
+    weights = before.success
+    hits = [(weight, triggered(trigger, x)) for weight, trigger in zip(weights, triggers, strict=True)]
+    response = responses(classifier, last, x, hits, config.batch_size)
+    measure = split.measurer(classifier, last[0].node)
+    result = classifier.clone().frozen()
+    untouched = snapshot(result.graph)
+
+    def scaled(choice: dict[str, Any]) -> Classifier:
+        put_back(result.graph, untouched)
+        form, s, norm = choice["form"], choice["s"], choice["batch_norm"]
+        chosen = last[-choice["k"] :]
+        scale_layers(result, chosen, response, form=form, s=s, bounds=config.bounds, batch_norm=norm)
+        return result
+
+    norms: tuple[Any, ...] = ("frozen",) if config.batch_norm in ("frozen", "re-estimated") else ("edited",)
+    if config.batch_norm == "auto":
+        norms = ("frozen", "edited")
+    grid = list(itertools.product((*config.forms, "clean"), depths, config.strengths, norms))
+    rows: list[dict[str, Any]] = []
+    best: tuple[float, dict[str, Any] | None, Quality] = (before.cost(before), None, before)
+    for i, (form, k, s, norm) in enumerate(grid):
+        if form == "pair" and norm == "edited" and len(norms) > 1:
+            continue  # a pair has no factor that a batch norm could carry
+        choice = {"form": form, "k": k, "s": s, "batch_norm": norm}
+        quality = measure(scaled(choice))
+        rows.append(choice | {"cost": round(quality.cost(before), 4)} | quality.log())
+        if form in config.forms and quality.cost(before) < best[0]:
+            best = (quality.cost(before), choice, quality)
+        progress("edit candidates", i + 1, len(grid))
+    plain = min((row for row in rows if row["form"] == "clean"), key=lambda row: row["cost"])
+    found = {"choice": best[1], "candidates": rows, "clean_form": plain}
+    if best[1] is None:
+        put_back(result.graph, untouched)
+    else:
+        scaled(best[1])
+    return result, best[2], found
+
+
+def _choose_statistics(
+    result: Classifier,
+    x: Tensor,
+    split: SelectSplit,
+    *,
+    before: Quality,
+    quality: Quality,
+    log: dict[str, Any],
+    config: EditConfig,
+) -> tuple[Classifier, Quality, str]:
+    """Batch norm: keep the statistics, or re-estimate them where that was asked for or is better."""
+    choice = log.get("choice") or {}
+    carried = "edited" if choice.get("batch_norm") == "edited" else "frozen"
+    if config.batch_norm not in ("auto", "re-estimated"):
+        return result, quality, carried
+    candidate = result.clone().frozen()
+    if not reestimate(candidate, x, max(2, min(len(x), 256))):
+        return result, quality, "none"
+    fresh = split.measure(candidate)
+    log["re-estimated"] = fresh.log()
+    if config.batch_norm == "re-estimated" or fresh.cost(before) < quality.cost(before):
+        return candidate, fresh, "re-estimated"
+    return result, quality, carried
+
+
+def _finish(
+    classifier: Classifier, result: Classifier, log: dict[str, Any], started: float, spent: float
+) -> EditResult:
+    norms = relative_norms(classifier.graph, result.graph)
+    log["layers"] = {name: round(norm, 6) for name, norm in norms.items()}
+    log["relative_norm"] = round(overall_norm(classifier.graph, result.graph), 6)
+    log["seconds"] = round(time.monotonic() - started, 3)
+    log["passes"] = sample_passes() - spent
+    return EditResult(result, exact_delta(classifier.graph, result.graph), log)

@@ -1,0 +1,88 @@
+"""Fine-tuning with more clean data: the fallback when editing is not enough.
+
+Sharpness-aware like FT-SAM (Zhu et al., "Enhancing fine-tuning based backdoor defense with sharpness-aware
+minimization", arXiv 2304.11823), with the probe triggers in the batches; plain fine-tuning leaves most backdoors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
+from modelmend.editing.edit import as_pair, join
+from modelmend.editing.quality import SelectSplit
+from modelmend.editing.tuning import TuneConfig, tune
+from modelmend.metrics import sample_passes
+from modelmend.model.classifier import Classifier
+from modelmend.probe.trigger import Trigger
+from modelmend.progress import Progress, silent
+
+
+class FineTuneConfig(TuneConfig):
+    """Settings of the fallback: longer than the repair step, and sharpness-aware."""
+
+    epochs: int = 40
+    patience: int = 10
+    rho: float = 0.1
+    max_triggers: int = 8
+
+
+def fine_tune(
+    classifier: Classifier,
+    fit: Any,
+    reward: Any,
+    select: Any,
+    triggers: Sequence[Trigger],
+    *,
+    config: FineTuneConfig | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> EditResult:
+    """Fine-tune all parameters and keep the epoch that the select split likes best (the start included).
+
+    Args:
+        classifier: The suspect, or a repair that was not enough; not changed.
+        fit: Samples or ``(x, y)``.
+        reward: Samples or ``(x, y)``: the other half of the repair split.
+        select: Samples or ``(x, y)``; only chooses the epoch.
+        triggers: Probe triggers to unlearn; may be empty.
+        config: Settings.
+        seed: Of order, augmentation and the draw of triggers.
+        progress: Called once an epoch.
+
+    Returns:
+        Same as ``edit``; the log holds ``before``, ``after``, ``epochs``, ``layers``, ``relative_norm``, ``seconds``,
+        ``passes`` and ``batch_norm`` (always ``frozen``).
+
+    Raises:
+        InputError: a split is empty.
+    """
+    config = config or FineTuneConfig()
+    started, spent = time.monotonic(), sample_passes()
+    samples = join(fit, reward)
+    triggers = list(triggers)[: config.max_triggers]
+    split = SelectSplit(as_pair(select, "select"), triggers)
+    before = split.measure(classifier)
+    result = classifier.clone().frozen()
+    after, rows = tune(
+        result, classifier, samples, triggers, split, before=before,
+        config=config, seed=seed, progress=progress, title="fine-tuning",
+    )  # fmt: skip
+    norms = relative_norms(classifier.graph, result.graph)
+    reason = f"worst probe success {before.worst:.2f} -> {after.worst:.2f} on the select split"
+    log: dict[str, Any] = {
+        "method": "fine-tuning",
+        "edited": bool(norms),
+        "reason": reason,
+        "before": before.log(),
+        "after": after.log(),
+        "epochs": rows,
+        "batch_norm": "frozen",
+        "layers": {name: round(norm, 6) for name, norm in norms.items()},
+        "relative_norm": round(overall_norm(classifier.graph, result.graph), 6),
+        "seconds": round(time.monotonic() - started, 3),
+        "passes": sample_passes() - spent,
+    }
+    return EditResult(result, exact_delta(classifier.graph, result.graph), log)

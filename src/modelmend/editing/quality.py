@@ -1,0 +1,113 @@
+"""How good a finished candidate is, on the select split: clean accuracy and what the probe triggers still do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modelmend.editing.graphrun import Tail
+from modelmend.metrics import accuracy, attack_success, robust_accuracy
+from modelmend.model.classifier import Classifier
+from modelmend.probe.trigger import Trigger
+
+Pair = tuple[Tensor, Tensor]
+"""Samples ``(N, ...)`` in 0..1 and labels ``(N,)``."""
+
+BUDGET = 0.01
+_STEEP = 10.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of one candidate on the select split.
+
+    Attributes:
+        accuracy: Clean top-1 accuracy, 0..1.
+        loss: Mean clean cross-entropy.
+        success: Success rate of each probe trigger, 0..1.
+        robust: Robust accuracy over all triggered samples, 0..1; 1 without triggers.
+    """
+
+    accuracy: float
+    loss: float
+    success: tuple[float, ...]
+    robust: float
+
+    @property
+    def worst(self) -> float:
+        """Highest success rate; 0 without triggers."""
+        return max(self.success, default=0.0)
+
+    def cost(self, before: Quality) -> float:
+        """What a choice among candidates minimises (ours).
+
+        ``worst success + (1 - robust) / 4 + drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
+        accuracy against ``before``, at least 0.
+        """
+        drop = max(0.0, before.accuracy - self.accuracy)
+        return self.worst + (1 - self.robust) / 4 + drop + _STEEP * max(0.0, drop - BUDGET)
+
+    def log(self) -> dict[str, Any]:
+        """JSON-ready figures."""
+        figures = {"accuracy": self.accuracy, "loss": self.loss, "worst_success": self.worst, "robust": self.robust}
+        return {k: round(v, 4) for k, v in figures.items()} | {"success": [round(v, 4) for v in self.success]}
+
+
+class SelectSplit:
+    """The select split with every probe trigger applied once; measures candidates.
+
+    Args:
+        select: Clean samples and labels; never used to fit anything.
+        triggers: Probe triggers. A trigger without a target counts as successful where the class is not the true one.
+        batch_size: Samples a batch.
+    """
+
+    def __init__(self, select: Pair, triggers: Sequence[Trigger], batch_size: int = 128) -> None:
+        x, self.y = select[0], select[1].cpu()
+        self._targets = [trigger.target for trigger in triggers]
+        self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
+        self._batch_size = batch_size
+
+    def measure(self, classifier: Classifier) -> Quality:
+        """Figures of a classifier."""
+        return self._judge(torch.cat([_logits(classifier, part) for part in torch.split(self._x, self._batch_size)]))
+
+    def measurer(self, classifier: Classifier, first: str) -> Callable[[Classifier], Quality]:
+        """Like ``measure`` for candidates that differ from ``classifier`` in weights from node ``first`` on only."""
+        tail = Tail(classifier, first, self._x, self._batch_size)
+        return lambda candidate: self._judge(tail.logits(candidate))
+
+    def _judge(self, logits: Tensor) -> Quality:
+        n = len(self.y)
+        clean, rest = logits[:n], logits[n:].argmax(1).reshape(len(self._targets), n)
+        success, robust = [], []
+        for predicted, target in zip(rest, self._targets, strict=True):
+            if target is None:
+                success.append(1 - accuracy(predicted, self.y))
+            else:
+                success.append(attack_success(predicted, self.y, target))
+            robust.append(robust_accuracy(predicted, self.y))
+        return Quality(
+            accuracy=accuracy(clean.argmax(1), self.y),
+            loss=float(functional.cross_entropy(clean, self.y)) if n else 0.0,
+            success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
+            robust=sum(robust) / len(robust) if robust else 1.0,
+        )
+
+
+@torch.no_grad()
+def triggered(trigger: Trigger, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Samples with a trigger applied, in batches, on the device of ``x``."""
+    return torch.cat([trigger(part).to(x.device, x.dtype) for part in torch.split(x, batch_size)]) if len(x) else x
+
+
+@torch.no_grad()
+def _logits(classifier: Classifier, x: Tensor) -> Tensor:
+    logits: Tensor = classifier(x)
+    return logits.cpu()

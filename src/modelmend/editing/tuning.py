@@ -1,0 +1,166 @@
+"""A short, bounded fine-tuning on clean samples with and without probe triggers, stopped early on the select split.
+
+The loss has two halves: clean samples must keep what the model said before, triggered samples must get what it said
+without the trigger. "What it said" is a mixture of its own soft output and the true label: pure labels push the loss of
+these few samples down, which is what membership inference reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from modelmend.editing.augment import augment
+from modelmend.editing.layers import put_back, snapshot
+from modelmend.editing.quality import Pair, Quality, SelectSplit
+from modelmend.model.classifier import Classifier
+from modelmend.probe.trigger import Trigger
+from modelmend.progress import Progress, silent
+from modelmend.records import Record
+
+
+class TuneConfig(Record):
+    """Settings of a short fine-tuning."""
+
+    epochs: int = Field(default=20, ge=0, description="most passes over the samples")
+    patience: int = Field(default=5, ge=1, description="stop after so many epochs without a better candidate")
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=1e-3, gt=0, description="Adam step size, falling linearly to a tenth")
+    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled, per step times lr")
+    anchor: float = Field(default=0.0, ge=0, description="pull back to the weights at the start, like weight_decay")
+    rho: float = Field(default=0.0, ge=0, description="sharpness-aware ascent, relative to each weight; 0 = off")
+    distill: float = Field(default=0.7, ge=0, le=1, description="share of the suspect's own soft output in the targets")
+    shift: float = Field(default=0.06, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
+    noise: float = Field(default=0.03, ge=0, description="augmentation: deviation of added noise")
+
+
+def tune(
+    classifier: Classifier,
+    teacher: Classifier,
+    samples: Pair,
+    triggers: Sequence[Trigger],
+    select: SelectSplit,
+    *,
+    before: Quality,
+    config: TuneConfig,
+    seed: int,
+    progress: Progress = silent,
+    title: str = "repair step",
+) -> tuple[Quality, list[dict[str, Any]]]:
+    """Fine-tune in place and keep the best epoch, the start included. Batch-norm statistics stay as they are.
+
+    Args:
+        classifier: Changed in place.
+        teacher: The model whose clean behaviour is to be kept; not changed.
+        samples: The repair split.
+        triggers: Probe triggers to unlearn; each batch draws one for each sample.
+        select: Judges every epoch.
+        before: Quality of the model before anything was done: accuracy is held against it.
+        config: Settings.
+        seed: Of order, augmentation and the draw of triggers.
+        progress: Called once an epoch.
+        title: Text for ``progress``.
+
+    Returns:
+        Quality of the epoch that was kept, and one log row per epoch (row 0 is the start).
+    """
+    x, y = samples
+    generator = torch.Generator().manual_seed(seed)
+    soft = _targets(teacher, x, y, config.distill)
+    parameters = [p for p in classifier.graph.parameters() if p.is_floating_point()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    start = [p.detach().clone() for p in parameters]
+    image = classifier.preprocessing.kind == "image"
+    best = select.measure(classifier)
+    kept, kept_epoch = snapshot(classifier.graph), 0
+    rows: list[dict[str, Any]] = [{"epoch": 0, **best.log()}]
+    for epoch in range(1, config.epochs + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
+        for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
+            clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
+            hit = _draw_triggered(clean, triggers, generator)
+            batch, target = (clean, soft[index]) if hit is None else (torch.cat([clean, hit]), soft[index].repeat(2, 1))
+            _step(classifier, batch, target.to(classifier.device), optimizer, parameters, rho=config.rho)
+            if config.anchor:
+                _pull(parameters, start, config.anchor * optimizer.param_groups[0]["lr"])
+        quality = select.measure(classifier)
+        rows.append({"epoch": epoch, **quality.log()})
+        progress(title, epoch, config.epochs)
+        if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
+            best, kept, kept_epoch = quality, snapshot(classifier.graph), epoch
+        elif epoch - kept_epoch >= config.patience:
+            break
+    put_back(classifier.graph, kept)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return best, rows
+
+
+@torch.no_grad()
+def _targets(teacher: Classifier, x: Tensor, y: Tensor, distill: float) -> Tensor:
+    hard = functional.one_hot(y.cpu(), teacher.num_classes).float()
+    soft = torch.cat([teacher(part).cpu().softmax(1) for part in torch.split(x, 128)])
+    wrong = soft.argmax(1) != y.cpu()  # where the suspect errs its output is no guide
+    soft[wrong] = hard[wrong]
+    return distill * soft + (1 - distill) * hard
+
+
+def _draw_triggered(x: Tensor, triggers: Sequence[Trigger], generator: torch.Generator) -> Tensor | None:
+    if not triggers:
+        return None
+    choice = torch.randint(0, len(triggers), (len(x),), generator=generator)
+    hit = x.clone()
+    for i, trigger in enumerate(triggers):
+        rows = (choice == i).nonzero().flatten().to(x.device)
+        if len(rows):
+            with torch.no_grad():
+                hit[rows] = trigger(x[rows]).to(x.device, x.dtype)
+    return hit
+
+
+def _step(
+    classifier: Classifier,
+    x: Tensor,
+    target: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    *,
+    rho: float,
+) -> None:
+    """One descent; with ``rho`` at the worst nearby weights (ASAM: ascent ``rho * w^2 g / ||w g||``)."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(functional.cross_entropy(classifier(x), target))
+    if rho:
+        moves = _ascend(parameters, rho)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(functional.cross_entropy(classifier(x), target))
+        with torch.no_grad():
+            for parameter, move in moves:
+                parameter.sub_(move)
+    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    optimizer.step()
+
+
+@torch.no_grad()
+def _ascend(parameters: list[torch.nn.Parameter], rho: float) -> list[tuple[torch.nn.Parameter, Tensor]]:
+    scaled = [(p, p.abs() * p.grad) for p in parameters if p.grad is not None]
+    norm = torch.stack([v.norm() for _, v in scaled]).norm() + 1e-12
+    moves = [(p, rho * p.abs() * v / norm) for p, v in scaled]
+    for parameter, move in moves:
+        parameter.add_(move)
+    return moves
+
+
+@torch.no_grad()
+def _pull(parameters: list[torch.nn.Parameter], start: list[Tensor], share: float) -> None:
+    for parameter, origin in zip(parameters, start, strict=True):
+        parameter.lerp_(origin, min(1.0, share))
