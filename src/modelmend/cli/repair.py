@@ -14,7 +14,7 @@ from rich.table import Table
 from modelmend.cli.view import TITLES, StageView
 from modelmend.errors import InputError, ModelmendError
 from modelmend.records import Decision, Measured, Registration, Scorecard
-from modelmend.request import RepairRequest
+from modelmend.request import RepairRequest, check_request
 from modelmend.rundir import RunDirectory, outcome, prepare
 
 CONFIG_NAMES = {
@@ -36,6 +36,7 @@ def repair_command(
     from modelmend.api import fresh_run_dir
 
     request = build_request(told, config)
+    check_request(request)
     stem = Path(request.model_uri.replace(":", "-")).stem or "repair"
     run = prepare(run_dir or fresh_run_dir(stem), request)
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
