@@ -56,6 +56,24 @@ class Samples:
         ids = tuple(self.ids[i] for i in at.tolist())
         return Samples(self.x[at], self.y[at], ids, self.groups[at], self.source, self.classes, self.kind)
 
+    def join(self, other: Samples) -> Samples:
+        """These samples, then the other ones; the other's groups are kept apart from these."""
+        if self.x.shape[1:] != other.x.shape[1:]:
+            raise SamplesError(
+                f"samples of shapes {tuple(self.x.shape[1:])} and {tuple(other.x.shape[1:])} cannot be joined",
+                where=f"{self.source} + {other.source}",
+            )
+        shift = int(self.groups.max()) + 1 if len(self) else 0
+        return Samples(
+            torch.cat([self.x, other.x]),
+            torch.cat([self.y, other.y]),
+            self.ids + other.ids,
+            torch.cat([self.groups, other.groups + shift]),
+            f"{self.source} + {other.source}",
+            self.classes or other.classes,
+            self.kind,
+        )
+
     def hash(self) -> str:
         """``sha256:<hex>`` over shape, content ids, labels and groups, in order; independent of their source."""
         digest = hashlib.sha256(f"{tuple(self.x.shape)} {self.x.dtype}\n".encode())
