@@ -1,0 +1,373 @@
+"""Many masks, one network: a forward pass that computes whatever masks have in common only once.
+
+Masks differ late and agree early. Order the network at the places where groups are read (*stops*); between two stops
+lies a *segment*. At each stop the masks fall into classes that cut the same groups there and agreed at all stops before;
+a class is one row block, computed once for all its masks. The class that has cut nothing so far costs nothing: its
+values were kept from the first pass. So a batch of masks walks down a prefix tree of the network, and a mask that first
+cuts in the last layer pays for the last layer only. Nothing is approximated: the logits are those of the network with the
+groups' weights set to zero, up to rounding (batch norm is folded into the convolution before it).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from modelmend.metrics import count_passes
+from modelmend.model.classifier import Classifier
+from modelmend.model.groups import Group
+from modelmend.model.shapes import Spec, propagate_shapes
+
+aten = torch.ops.aten
+_SIZES = (aten.sym_size.int,)
+_NORMS = (
+    aten.batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten.cudnn_batch_norm.default,
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One computed node; arguments may hold nodes, constants are resolved."""
+
+    node: Node
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass
+class Segment:
+    """Operations up to and including a stop, and the values that later segments need.
+
+    Attributes:
+        operations: In order.
+        stop: The node that is masked after this segment; ``None`` at the output.
+        dim: Axis of the stop's value that holds channels.
+        channel_group: Group of each channel there, -1 for none, ``(C,)``.
+        groups: The groups that appear there, ``(g,)``.
+        live: Nodes to keep after the segment, the stop among them.
+        share: Share of the network's measured work, 0..1.
+    """
+
+    operations: list[Operation]
+    stop: Node | None = None
+    dim: int = 1
+    channel_group: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    groups: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    live: tuple[Node, ...] = ()
+    share: float = 0.0
+
+
+Values = dict[Node, Any]
+"""A tensor a node, or a tuple of tensors."""
+
+
+class MaskedForward:
+    """The network with a mask over its groups, on a fixed set of samples.
+
+    Args:
+        classifier: The network; its weights are read, never written.
+        groups: All prunable groups, ``G`` of them, in index order.
+        x: Samples ``(N, ...)`` in 0..1.
+        chunk: Samples a chunk; one chunk is what racing judges first.
+        rows: Most rows (masks x samples) in one operator call.
+    """
+
+    def __init__(
+        self, classifier: Classifier, groups: Sequence[Group], x: Tensor, *, chunk: int = 128, rows: int = 256
+    ) -> None:
+        self.classifier = classifier
+        self.rows = rows
+        self.count = len(groups)
+        self.chunks = list(classifier.model_input(x).split(chunk))
+        self.segments = _segments(classifier.graph, groups, self.chunks[0][:2])
+        if not _stackable(classifier.graph, self.segments, tuple(x.shape[1:])):
+            self.rows = 1
+        self._input = next(n for n in classifier.graph.graph.nodes if n.op == "placeholder")
+        self._kept = [self._keep(part) for part in self.chunks]
+
+    @torch.no_grad()
+    def _keep(self, part: Tensor) -> list[Values]:
+        """Values of the uncut network after each segment (shared tensors, no copies)."""
+        count_passes(len(part))
+        values: Values = {self._input: part}
+        kept = []
+        for segment in self.segments:
+            values = _run(segment, values, len(part))
+            kept.append(values)
+        return kept
+
+    def clean_logits(self, chunk: int) -> Tensor:
+        """Logits ``(n, classes)`` of the uncut network on one chunk."""
+        (output,) = self._kept[chunk][-1].values()
+        return self.classifier.logits(output)
+
+    def stop_values(self, chunk: int) -> list[tuple[Segment, Tensor]]:
+        """Every stop with the uncut network's value there."""
+        return [
+            (s, kept[s.stop]) for s, kept in zip(self.segments, self._kept[chunk], strict=True) if s.stop is not None
+        ]
+
+    @torch.no_grad()
+    def logits(self, keep: Tensor, chunk: int) -> Tensor:
+        """Logits of ``M`` masks on one chunk.
+
+        Args:
+            keep: Bool ``(M, G)``; False cuts the group.
+            chunk: Index into ``chunks``.
+
+        Returns:
+            ``(M, n, classes)``, float32.
+        """
+        n = len(self.chunks[chunk])
+        out = self.clean_logits(chunk).new_empty(len(keep), n, self.classifier.num_classes)
+        self._descend(0, None, [torch.arange(len(keep))], keep.to(out.device), chunk, out)
+        return out
+
+    def _descend(
+        self, k: int, values: Values | None, classes: list[Tensor], keep: Tensor, chunk: int, out: Tensor
+    ) -> None:
+        """Compute segment ``k`` for classes of masks that agree so far; ``values=None``: they are uncut so far.
+
+        ``values`` holds one block of n rows a class.
+        """
+        n = len(self.chunks[chunk])
+        last = k == len(self.segments) - 1
+        if values is None:
+            after: Values = self._kept[chunk][k]
+        else:
+            after = _run(self.segments[k], values, n * len(classes))
+            count_passes(n * len(classes) * self.segments[k].share)  # type: ignore[arg-type]
+        if last:
+            logits = self.classifier.logits(next(iter(after.values())))
+            for block, members in zip(logits.split(n), classes, strict=True):
+                out[members] = block
+            return
+        segment = self.segments[k]
+        stop = segment.stop
+        assert stop is not None
+        uncut, split, origin, patterns = [], [], [], []
+        for i, members in enumerate(classes):
+            seen, which = keep[members][:, segment.groups].unique(dim=0, return_inverse=True)
+            for j, pattern in enumerate(seen):
+                mine = members[which == j]
+                if values is None and bool(pattern.all()):
+                    uncut.append(mine)
+                else:
+                    split.append(mine)
+                    origin.append(i)
+                    patterns.append(keep[mine[0]])
+        if uncut:
+            self._descend(k + 1, None, uncut, keep, chunk, out)
+        block = max(1, self.rows // n)
+        for start in range(0, len(split), block):
+            part = slice(start, start + block)
+            inherited = _take(after, origin[part], n, len(classes))
+            inherited[stop] = _mask(inherited[stop], segment, torch.stack(patterns[part]), n)
+            self._descend(k + 1, inherited, split[part], keep, chunk, out)
+
+
+def _mask(value: Tensor, segment: Segment, keep: Tensor, n: int) -> Tensor:
+    """Zero the channels of cut groups; ``value`` holds one block of ``n`` rows for each row of ``keep (V, G)``."""
+    padded = torch.cat([keep, keep.new_ones(len(keep), 1)], 1)[:, segment.channel_group]
+    if len(keep) == 1:
+        shape = [1] * value.dim()
+        shape[segment.dim] = -1
+        return value * padded.to(value.dtype).reshape(shape)
+    shape = [len(keep), *[1] * value.dim()]
+    shape[segment.dim + 1] = padded.shape[1]
+    blocks = value.reshape(len(keep), n, *value.shape[1:])
+    return (blocks * padded.to(value.dtype).reshape(shape)).reshape(value.shape)
+
+
+def _stackable(graph: GraphModule, segments: list[Segment], input_shape: tuple[int, ...]) -> bool:
+    """Whether rows of several masks can share a batch: every value kept at a stop has the batch as its first axis."""
+    specs = propagate_shapes(graph, input_shape)
+    kept = {node for segment in segments for node in segment.live}
+    entries = [e for node in kept for e in (specs[node] if isinstance(specs[node], tuple) else (specs[node],))]  # type: ignore[union-attr]
+    return all(isinstance(e, Spec) and e.batch == 0 for e in entries)
+
+
+def _take(values: Values, origin: list[int], n: int, blocks: int) -> Values:
+    """Row blocks ``origin`` of each value, copied only where the choice is not the identity."""
+    if origin == list(range(blocks)):
+        return dict(values)
+    index = torch.tensor(origin)
+
+    def take(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(take(v) for v in value)
+        rows = value.reshape(blocks, n, *value.shape[1:])[index.to(value.device)]
+        return rows.reshape(-1, *value.shape[1:])
+
+    return {node: take(value) for node, value in values.items()}
+
+
+def _run(segment: Segment, values: Values, rows: int) -> Values:
+    """Compute a segment on ``rows`` rows; returns the values that are still needed."""
+    env: dict[Node, Any] = dict(values)
+    known = env.get
+
+    def value(node: Node) -> Any:
+        found = known(node)
+        return _scalar(node, rows) if found is None else found
+
+    for op in segment.operations:
+        env[op.node] = op.target(*map_arg(op.args, value), **map_arg(op.kwargs, value))
+    return {node: env[node] for node in segment.live}
+
+
+def _scalar(node: Node, rows: int) -> Any:
+    """A size or arithmetic on sizes, for a batch of ``rows``."""
+    if node.target in _SIZES:
+        dim = node.args[1]
+        return rows if dim == 0 else node.args[0].meta["mm_shape"][dim]  # type: ignore[union-attr,index]
+    return node.target(*map_arg(node.args, lambda n: _scalar(n, rows)))  # type: ignore[operator]
+
+
+def _segments(graph: GraphModule, groups: Sequence[Group], probe: Tensor) -> list[Segment]:
+    """Cut the graph at the nodes where groups are read; ``probe``: two samples that tell shapes and scalars apart."""
+    names = {site.node for group in groups for site in group.sites}
+    operations, scalars, shapes, output = _operations(graph, probe, names)
+    order = {op.node: i for i, op in enumerate(operations)}
+    by_name = {op.node.name: op.node for op in operations}
+    stops: dict[Node, tuple[int, Tensor]] = {}
+    for group in groups:
+        for site in group.sites:
+            node = by_name[site.node]
+            if node not in stops:
+                stops[node] = (site.dim, torch.full((shapes[node][site.dim],), -1))
+            stops[node][1][list(site.channels)] = group.index
+    ordered = sorted(stops, key=order.__getitem__)
+    last_use = _last_use(operations, scalars, order, output)
+    bounds = [order[n] + 1 for n in ordered] + [len(operations)]
+    placeholder = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    segments, start = [], 0
+    for i, end in enumerate(bounds):
+        stop = ordered[i] if i < len(ordered) else None
+        upto = [placeholder, *(op.node for op in operations[:end])]
+        live = (output,) if stop is None else tuple(n for n in upto if last_use.get(n, -1) >= end)
+        if stop is None:
+            segments.append(Segment(operations[start:end], live=live))
+        else:
+            dim, channels = stops[stop]
+            used = channels[channels >= 0].unique()
+            segments.append(Segment(operations[start:end], stop, dim, channels, used, live))
+        start = end
+    work = [sum(_work(op, shapes) for op in s.operations) for s in segments]
+    for segment, amount in zip(segments, work, strict=True):
+        segment.share = amount / max(sum(work), 1)
+    return segments
+
+
+def _last_use(operations: list[Operation], scalars: set[Node], order: dict[Node, int], output: Node) -> dict[Node, int]:
+    """Index of the last operation that reads each node."""
+    last: dict[Node, int] = {output: len(operations) + 1}
+    for i, op in enumerate(operations):
+
+        def mark(node: Node, i: int = i) -> Node:
+            if node not in scalars:
+                last[node] = max(last.get(node, -1), i)
+            return node
+
+        map_arg((op.args, op.kwargs), mark)
+    return last
+
+
+def _work(op: Operation, shapes: dict[Node, torch.Size]) -> float:
+    """Multiply-adds of one sample (element-wise operators: one an element)."""
+    shape = shapes.get(op.node)
+    if shape is None:
+        return 0
+    out = float(shape[1:].numel())
+    weight = next((a for a in op.args[1:] if isinstance(a, Tensor) and a.dim() >= 2), None)
+    return out * float(weight[0].numel()) if weight is not None else out
+
+
+def _operations(
+    graph: GraphModule, probe: Tensor, stops: set[str]
+) -> tuple[list[Operation], set[Node], dict[Node, torch.Size], Node]:
+    """The graph as operations with constants resolved and batch norms folded, plus scalar nodes, shapes, output node."""
+    constants: dict[Node, Tensor] = {}
+    scalars: set[Node] = set()
+    shapes: dict[Node, torch.Size] = {}
+    env: dict[Node, Any] = {}
+    raw: list[Operation] = []
+    output: Node | None = None
+    with torch.no_grad():
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                env[node] = probe
+                shapes[node] = probe.shape
+                node.meta["mm_shape"] = probe.shape
+            elif node.op == "get_attr":
+                constants[node] = env[node] = operator.attrgetter(str(node.target))(graph).detach()
+            elif node.op == "output":
+                output = node.args[0][0] if isinstance(node.args[0], (tuple, list)) else node.args[0]
+            else:
+                env[node] = node.target(*map_arg(node.args, env.__getitem__), **map_arg(node.kwargs, env.__getitem__))
+                if isinstance(env[node], Tensor):
+                    shapes[node] = env[node].shape
+                    node.meta["mm_shape"] = env[node].shape
+                elif not isinstance(env[node], (tuple, list)):
+                    scalars.add(node)
+                    continue
+
+                def resolved(n: Node) -> Any:
+                    return constants.get(n, n)
+
+                raw.append(Operation(node, node.target, map_arg(node.args, resolved), map_arg(node.kwargs, resolved)))
+    assert output is not None
+    return _folded(raw, stops), scalars, shapes, output
+
+
+def _folded(operations: list[Operation], stops: set[str]) -> list[Operation]:
+    """Fold eval-mode batch norm into the convolution whose only reader it is: ``W' = W g / s``, ``b' = (b - m) g / s + beta``."""
+    by_node = {op.node: op for op in operations}
+    drop: set[Node] = set()
+    replaced: dict[Node, Operation] = {}
+    for op in operations:
+        if op.target not in _NORMS or not isinstance(op.args[0], Node):
+            continue
+        source = by_node.get(op.args[0])
+        takers = list(op.node.users)
+        tuple_out = op.target is not aten.batch_norm.default
+        if source is None or source.target not in (aten.conv2d.default, aten.convolution.default, aten.conv1d.default):
+            continue
+        if source.node.name in stops or (op.node.name in stops and tuple_out):
+            continue
+        if len(source.node.users) != 1 or (tuple_out and any(t.target is not operator.getitem for t in takers)):
+            continue
+        out = op.node
+        if tuple_out:
+            firsts = [t for t in takers if t.args[1] == 0]
+            if len(firsts) != 1 or any(t.users for t in takers if t.args[1] != 0):
+                continue
+            out = firsts[0]
+            drop.update(t for t in takers if t is not out)
+            drop.add(op.node)
+        gamma, beta, mean, var, eps = _norm_arguments(op)
+        weight, bias = source.args[1], source.args[2] if len(source.args) > 2 else None
+        scale = (gamma if gamma is not None else torch.ones_like(mean)) / (var + eps).sqrt()
+        shift = ((bias if bias is not None else torch.zeros_like(mean)) - mean) * scale
+        shift = shift + beta if beta is not None else shift
+        folded = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        drop.add(source.node)
+        replaced[out] = Operation(out, source.target, (source.args[0], folded, shift, *source.args[3:]), source.kwargs)
+    return [replaced.get(op.node, op) for op in operations if op.node not in drop or op.node in replaced]
+
+
+def _norm_arguments(op: Operation) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor, float]:
+    """Scale, shift, mean, variance and epsilon of a batch norm, by its schema."""
+    names = [a.name for a in op.target._schema.arguments]  # type: ignore[attr-defined]
+    given = dict(zip(names, op.args, strict=False)) | op.kwargs
+    return given.get("weight"), given.get("bias"), given["running_mean"], given["running_var"], float(given["eps"])

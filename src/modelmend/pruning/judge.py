@@ -1,0 +1,200 @@
+"""What a mask is worth on a real network, measured without any knowledge of the attacker's trigger.
+
+    R(m) = mean over pairs p of  [s_p(1) - s_p(m)]  -  penalty(d(m))  -  price * groups cut
+
+A *pair* is a trigger family and the class it leads to. Every generation of candidate triggers of that pair (those found
+on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of the most successful
+one: a mask has to beat all of them. ``d`` is the fall in clean accuracy. Both rates are averages of the share of
+samples (what counts in the end) and of the mean probability (what a few samples can resolve).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from modelmend.model.classifier import Classifier
+from modelmend.model.groups import Group
+from modelmend.pruning.environment import Outcome
+from modelmend.pruning.forward import MaskedForward
+from modelmend.records import Record
+
+if TYPE_CHECKING:
+    from modelmend.probe.trigger import Trigger
+
+Labelled = tuple[Tensor, Tensor]
+"""Samples ``(N, C, H, W)`` in 0..1 and their classes ``(N,)``."""
+
+
+class RewardConfig(Record):
+    """Weights of the reward; rates are 0..1."""
+
+    budget: float = 0.015
+    """Clean-accuracy drop that a repair may cost."""
+    slope: float = 1.0
+    """Price of accuracy inside the budget."""
+    steepness: float = 15.0
+    """Price of accuracy past the budget: at 15, two points too many cost 0.3 of probe success."""
+    price: float = 0.002
+    """Price of one cut group."""
+    race_margin: float = 3.0
+    """Racing drops a mask when its accuracy drop on the first samples exceeds the budget by so many standard errors
+    (and by 5 points); 0 = never."""
+    shares: float = 0.5
+    """Weight of the share of samples in both rates; the rest is the mean probability."""
+
+
+def penalty(drop: Tensor, config: RewardConfig) -> Tensor:
+    """``slope * max(0, d) + steepness * max(0, d - budget)``."""
+    return config.slope * drop.clamp_min(0) + config.steepness * (drop - config.budget).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Where one kind of samples lies among all rows: clean (``pair`` = -1) or triggered by one trigger."""
+
+    pair: int
+    row: slice
+    label: Tensor
+
+
+class MaskJudge:
+    """Judges masks over the groups of one network; a ``Judge`` for the environment.
+
+    Args:
+        classifier: The suspect.
+        groups: Its prunable groups, ``G`` of them.
+        clean: Samples for the accuracy.
+        held: Samples for probe success, which no trigger was fitted to.
+        triggers: Candidate triggers; those without a target class count samples that leave their class.
+        config: Weights.
+        chunk: Samples judged before racing drops a mask, and a chunk of the forward pass.
+        seed: Order of samples, so that the first chunk holds a share of everything.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        groups: Sequence[Group],
+        clean: Labelled,
+        held: Labelled,
+        triggers: Sequence[Trigger],
+        config: RewardConfig,
+        *,
+        chunk: int = 128,
+        seed: int = 0,
+    ) -> None:
+        self.config = config
+        self.pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
+        x, label, kind, pair = _rows(clean, held, triggers, self.pairs)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        self._label, self._kind, self._pair = label[order], kind[order], pair
+        self.forward = MaskedForward(classifier, groups, x[order], chunk=chunk)
+        self._hits, self._chance = self._rates(
+            torch.cat([self.forward.clean_logits(i) for i in range(self.chunks)])[None]
+        )
+        self.before = self.success(self._hits, self._chance)[0]
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of samples."""
+        return len(self.forward.chunks)
+
+    @property
+    def samples(self) -> int:
+        """Rows that a mask judged to the end is run on: clean and triggered."""
+        return len(self._label)
+
+    def __call__(self, keep: Tensor) -> Outcome:
+        """Judge masks, bool ``(M, G)``; hopeless ones are dropped after the first chunk (racing)."""
+        racing = torch.arange(len(keep))
+        whole = torch.ones(len(keep), dtype=torch.bool)
+        logits = [self.forward.logits(keep, 0)]
+        hits, chance = self._rates(logits[0])
+        for i in range(1, self.chunks):
+            if self.config.race_margin:
+                racing = racing[~self._hopeless(hits[racing], chance[racing])]
+            part = self.forward.logits(keep[racing], i) if len(racing) else None
+            width = len(self.forward.chunks[i])
+            more_hits, more_chance = hits.new_zeros(len(keep), width), chance.new_full((len(keep), width), torch.nan)
+            if part is not None:
+                start = hits.shape[1]
+                more_hits[racing], more_chance[racing] = self._rates(part, slice(start, start + width))
+            hits, chance = torch.cat([hits, more_hits], 1), torch.cat([chance, more_chance], 1)
+        whole[:] = False
+        whole[racing] = True
+        success, drop = self.success(hits, chance), self.drop(hits, chance)
+        fall = (self.before - success).mean(1) if len(self.pairs) else torch.zeros(len(keep))
+        reward = fall - penalty(drop, self.config) - self.config.price * (~keep).sum(1).cpu()
+        return Outcome(reward.clamp(-1, 1), success, drop, whole)
+
+    def _rates(self, logits: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Hit or not, and the probability of it, of each mask and row ``(M, n)``.
+
+        A hit is the true class on clean rows, the trigger's class on triggered ones (any other class if it has none).
+        """
+        if rows == slice(None) and logits.shape[1] != len(self._label):
+            rows = slice(0, logits.shape[1])
+        label = self._label[rows].to(logits.device)
+        away = label < 0
+        index = torch.where(away, -label - 1, label)[None, :, None].expand(len(logits), -1, 1)
+        chance = logits.softmax(2).gather(2, index).squeeze(2)
+        hits = logits.argmax(2) == index.squeeze(2)
+        return torch.where(away, ~hits, hits).float().cpu(), torch.where(away, 1 - chance, chance).cpu()
+
+    def _mean(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
+        """Blend of share and mean probability over ``rows``, those not judged (NaN) left out; ``(M,)``."""
+        judged = ~chance[:, rows].isnan()
+        n = judged.sum(1).clamp_min(1)
+        share = (hits[:, rows] * judged).sum(1) / n
+        mean = chance[:, rows].nan_to_num().sum(1) / n
+        return self.config.shares * share + (1 - self.config.shares) * mean
+
+    def success(self, hits: Tensor, chance: Tensor) -> Tensor:
+        """Success of each pair's most successful trigger, ``(M, P)``."""
+        if not self.pairs:
+            return torch.zeros(len(hits), 0)
+        width = hits.shape[1]
+        each = [self._mean(hits, chance, (self._kind[:width] == i + 1)) for i in range(len(self._pair))]
+        stacked = torch.stack(each, 1)
+        return torch.stack([stacked[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
+
+    def drop(self, hits: Tensor, chance: Tensor) -> Tensor:
+        """Fall in clean accuracy ``(M,)`` on the rows that were judged, against the uncut network on the same rows."""
+        clean = self._kind[: hits.shape[1]] == 0
+        judged = ~chance[:, : hits.shape[1]].isnan()
+        n = (judged & clean).sum(1).clamp_min(1)
+        lost = ((self._hits[:, : hits.shape[1]] - hits) * (judged & clean)).sum(1) / n
+        less = ((self._chance[:, : hits.shape[1]] - chance.nan_to_num()) * (judged & clean)).sum(1) / n
+        return self.config.shares * lost + (1 - self.config.shares) * less
+
+    def _hopeless(self, hits: Tensor, chance: Tensor) -> Tensor:
+        """Whether the accuracy drop so far is past the budget beyond doubt, ``(M,)``."""
+        clean = self._kind[: hits.shape[1]] == 0
+        lost = (self._hits[:, : hits.shape[1]] - hits)[:, clean]
+        error = lost.std(1) / max(1, int(clean.sum())) ** 0.5
+        drop = self.drop(hits, chance)
+        return drop > self.config.budget + torch.maximum(self.config.race_margin * error, torch.tensor(0.05))
+
+
+def _rows(
+    clean: Labelled, held: Labelled, triggers: Sequence[Trigger], pairs: list[tuple[str, int]]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All samples to run: inputs, wanted class (``-y - 1``: any class but y), kind (0 clean, i+1 trigger i), pair of each trigger."""
+    x, y = held
+    inputs, labels, kinds = [clean[0]], [clean[1]], [torch.zeros(len(clean[1]), dtype=torch.long)]
+    for i, trigger in enumerate(triggers):
+        others = y != trigger.target if trigger.target is not None else torch.ones_like(y, dtype=torch.bool)
+        wanted = -y - 1 if trigger.target is None else torch.full_like(y, trigger.target)
+        with torch.no_grad():
+            inputs.append(trigger(x[others]))
+        labels.append(wanted[others])
+        kinds.append(torch.full_like(y, i + 1)[others])
+    pair = torch.tensor(
+        [pairs.index((t.family, -1 if t.target is None else t.target)) for t in triggers], dtype=torch.long
+    )
+    return torch.cat(inputs), torch.cat(labels), torch.cat(kinds), pair

@@ -1,0 +1,367 @@
+"""Optimized neuron pruning: find the groups that carry the backdoor, cut them on a clone, say why.
+
+After Li, Yu and Yi (arXiv 2405.17746): neurons as a graph, a graph neural network, a reinforcement-learning agent that
+learns which to prune. Open in the paper and ours here: one graph for the whole network, the reward without a trigger,
+PPO with sequential cuts, the rule as prior, refreshed triggers, the final choice on samples that the search never saw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from modelmend.metrics import sample_passes
+from modelmend.model.groups import Group, find_groups, zero_groups
+from modelmend.progress import Progress, silent
+from modelmend.pruning.attributes import NAMES, measure
+from modelmend.pruning.connections import Connections, connections
+from modelmend.pruning.environment import Archive, Candidate, CutEnvironment
+from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, rank_prior
+from modelmend.pruning.judge import Labelled, MaskJudge, RewardConfig
+from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
+from modelmend.pruning.ppo import PPOConfig, learn
+from modelmend.pruning.refresh import Reprobe, held_to_size
+from modelmend.pruning.scorers import Context, RuleResult, try_rules
+from modelmend.records import Record
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    from modelmend.model.classifier import Classifier
+    from modelmend.probe.trigger import Trigger
+
+
+class PruningConfig(Record):
+    """Settings of the whole stage."""
+
+    reward: RewardConfig = RewardConfig()
+    """What a mask is worth; holds the accuracy budget (1.5 points)."""
+    ppo: PPOConfig = PPOConfig()
+    """The learner; holds the number of masks to judge in a round."""
+    policy: PolicyConfig = PolicyConfig()
+    """Form of the network."""
+    graph: GraphConfig = GraphConfig()
+    """Which groups are linked."""
+    max_cuts: int = 24
+    """Longest search."""
+    layer_share: float = 0.5
+    """At most this share of a layer is cut."""
+    refreshes: int = 2
+    """How often the pruned network is probed again, the triggers found there joining the reward."""
+    settled: float = 0.15
+    """No further round when fresh triggers succeed less than this on the best mask."""
+    least_fall: float = 0.15
+    """Cut nothing when the fall in probe success, fresh triggers included, is less: then nothing was found to cut."""
+    candidates: int = 12
+    """Best masks among which the select split decides."""
+    rules: tuple[str, ...] | None = None
+    """Scorers to try; ``None``: all."""
+    prior: bool = True
+    """Start from the best rule; False: from nothing (the ablation)."""
+    seconds: float = 900.0
+    """No new round of learning after this long: a safety net, since a run that hits it is not reproducible."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What pruning did.
+
+    Attributes:
+        classifier: A clone with the cut groups' weights set to zero; the suspect itself when nothing was cut: still a clone.
+        cut: The groups that were cut, in the order of their index.
+        groups: All prunable groups.
+        candidate: The chosen mask with its figures on the reward split.
+        rules: How every rule did at its best threshold in the last round; best first.
+        log: One row an event, JSON without NaN.
+        explanation: Evidence card of every cut and the explainability score (see ``explanation``).
+        seconds: Wall time.
+        passes: Sample passes.
+    """
+
+    classifier: Classifier
+    cut: list[Group]
+    groups: list[Group]
+    candidate: Candidate
+    rules: list[RuleResult]
+    log: list[dict[str, Any]]
+    explanation: dict[str, Any]
+    seconds: float
+    passes: float
+
+    def record(self) -> dict[str, Any]:
+        """Content of ``pruning.json``."""
+        return {
+            "cut": [{"index": g.index, "layer": g.layer, "kind": g.kind, "channels": g.channels} for g in self.cut],
+            "groups_cut": len(self.cut),
+            "groups_total": len(self.groups),
+            "reward": self.candidate.reward,
+            "probe_success_left": list(self.candidate.success),
+            "accuracy_drop": self.candidate.drop,
+            "rules": [{"name": r.name, "reward": r.reward, "cuts": len(r.cut)} for r in self.rules],
+            "explanation": self.explanation,
+            "seconds": self.seconds,
+            "passes": self.passes,
+        }
+
+
+@dataclass
+class Round:
+    """One round of the search against a fixed set of triggers."""
+
+    judge: MaskJudge
+    archive: Archive
+    context: Context
+    graph: Data
+    rules: list[RuleResult]
+    policy: NeuronPolicy
+    best: Candidate
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def prune(
+    classifier: Classifier,
+    fit: Labelled,
+    reward: Labelled,
+    select: Labelled,
+    triggers: Sequence[Trigger],
+    *,
+    config: PruningConfig | None = None,
+    seed: int,
+    progress: Progress = silent,
+    reprobe: Reprobe | None = None,
+) -> PruneResult:
+    """Cut the groups that carry the backdoor.
+
+    Args:
+        classifier: The suspect; never changed.
+        fit: Samples and classes that the triggers were fitted to; also count for clean accuracy.
+        reward: Samples that give the reward.
+        select: Samples that choose among finished candidates.
+        triggers: Candidate triggers; with none, nothing is cut.
+        config: Settings.
+        seed: Of policy and search: same seed, same result.
+        progress: Called often.
+        reprobe: Probes a pruned network from scratch; without it the triggers are never refreshed.
+
+    Returns:
+        The pruned clone, the cuts, the log and the evidence.
+    """
+    config = config or PruningConfig()
+    started, spent = time.monotonic(), sample_passes()
+    groups = find_groups(classifier.graph, tuple(fit[0].shape[1:]))
+    if not groups or not triggers:
+        reason = "no prunable group" if not groups else "no candidate trigger"
+        log: list[dict[str, Any]] = [{"event": "nothing to do", "reason": reason}]
+        nothing = Candidate((), 0.0, (), 0.0, True)
+        return PruneResult(classifier.clone(), [], groups, nothing, [], log, {}, time.monotonic() - started, 0.0)
+
+    wiring = connections(classifier.graph, groups)
+    log = [{"event": "graph", "groups": len(groups), "layers": list(wiring.layers)}]
+    known: list[Trigger] = list(triggers)
+    carried: list[Candidate] = []
+    state: Round | None = None
+    for number in range(config.refreshes + 1):
+        state = search_round(
+            classifier, groups, wiring, fit, reward, known, config,
+            seed=seed + number, number=number, carried=carried, policy=state.policy if state else None,
+            deadline=started + config.seconds, progress=progress,
+        )  # fmt: skip
+        log += state.log
+        if number == config.refreshes or reprobe is None or time.monotonic() > started + config.seconds:
+            break
+        progress("probing the pruned network again", number, config.refreshes)
+        fresh = held_to_size(
+            list(reprobe(cut_clone(classifier, groups, state.best.cut), seed + 101 + number)), triggers, fit[0]
+        )
+        left = _success_left(classifier, groups, reward, fresh, state.best.cut, config.reward)
+        log.append({"event": "refresh", "round": number, "fresh": len(fresh), "success_left": left})
+        if not fresh or max(left, default=0.0) < config.settled:
+            break
+        known += fresh  # type: ignore[arg-type]
+        carried = state.archive.best(config.candidates)
+    assert state is not None
+
+    chosen, rows = choose(classifier, groups, state, select, known, config)
+    log += rows
+    pruned = cut_clone(classifier, groups, chosen.cut)
+    log.append(_row("chosen", chosen))
+    return PruneResult(
+        pruned,
+        [groups[i] for i in chosen.cut],
+        groups,
+        chosen,
+        state.rules,
+        log,
+        {},
+        time.monotonic() - started,
+        sample_passes() - spent,
+    )
+
+
+def search_round(
+    classifier: Classifier,
+    groups: Sequence[Group],
+    wiring: Connections,
+    fit: Labelled,
+    reward: Labelled,
+    triggers: Sequence[Trigger],
+    config: PruningConfig,
+    *,
+    seed: int,
+    number: int,
+    carried: Sequence[Candidate],
+    policy: NeuronPolicy | None,
+    deadline: float,
+    progress: Progress,
+) -> Round:
+    """Measure, try the rules, learn, tidy up: one round against a fixed set of triggers.
+
+    Args:
+        classifier: The suspect.
+        groups: Its groups.
+        wiring: Their connections.
+        fit: Samples for the attributes.
+        reward: Samples for the reward.
+        triggers: All triggers known by now.
+        config: Settings.
+        seed: Of this round.
+        number: Of the round, for the log.
+        carried: Best masks of the round before, judged anew.
+        policy: Agent of the round before; ``None``: a new one.
+        deadline: See ``PruningConfig.seconds``.
+        progress: Called often.
+    """
+    progress("measuring the neurons", 0, 1)
+    attributes = measure(classifier, groups, wiring, fit, triggers)
+    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
+    judge = MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed)
+    archive, context = Archive(judge), Context(attributes, wiring)
+    limit = min(config.max_cuts, max(1, len(groups) // 3))
+    rules = try_rules(context, archive, limit, config.rules)
+    if carried:
+        archive.judge(_as_cuts([c.cut for c in carried], len(groups)))
+    prior = rank_prior(rules[0].score) if config.prior else torch.zeros(len(groups))
+    graph = build_graph(attributes.x, prior, wiring, config.graph)
+    if policy is None:
+        policy = new_policy(config.policy, seed)
+    env = CutEnvironment(graph, archive, limit=limit, layer_share=config.layer_share)
+    log: list[dict[str, Any]] = [
+        {
+            "event": "rules",
+            "round": number,
+            "triggers": [{"family": t.family, "target": t.target} for t in triggers],
+            "success_before": judge.before.tolist(),
+            "rules": [{"name": r.name, "reward": r.reward, "cut": list(r.cut)} for r in rules],
+        }
+    ]
+    rows = learn(env, policy, config.ppo, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
+    log += [{**row, "round": number} for row in rows]
+    tidied = tidy(archive, archive.best()[0], len(groups))
+    log.append(
+        {**_row("best of round", tidied), "round": number, "rule_reward": rules[0].reward, "masks": archive.judged}
+    )
+    return Round(judge, archive, context, graph, rules, policy, tidied, log)
+
+
+def new_policy(config: PolicyConfig, seed: int) -> NeuronPolicy:
+    """An untrained agent; same seed, same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NeuronPolicy(len(NAMES), EDGE_FEATURES, config)
+
+
+def tidy(archive: Archive, best: Candidate, groups: int) -> Candidate:
+    """Put back, one after the other, every group whose cut does not pay; the best mask seen after that."""
+    while best.cut:
+        archive.judge(_as_cuts([tuple(g for g in best.cut if g != back) for back in best.cut], groups))
+        better = archive.best()[0]
+        if better.reward <= best.reward:
+            break
+        best = better
+    return best
+
+
+def choose(
+    classifier: Classifier,
+    groups: Sequence[Group],
+    state: Round,
+    select: Labelled,
+    triggers: Sequence[Trigger],
+    config: PruningConfig,
+) -> tuple[Candidate, list[dict[str, Any]]]:
+    """Pick among the best masks by the mean of their rewards on the reward and the select split.
+
+    The uncut network is always a candidate, and it wins when the best fall in probe success is under ``least_fall``.
+
+    Returns:
+        The choice and one log row a candidate.
+    """
+    candidates = state.archive.best(config.candidates)
+    uncut = Candidate((), 0.0, tuple(state.judge.before.tolist()), 0.0, True)
+    candidates = [c for c in candidates if c.cut] + [uncut]
+    judge = MaskJudge(
+        classifier, groups, select, select, triggers, config.reward.model_copy(update={"race_margin": 0.0})
+    )
+    outcome = judge(~_as_cuts([c.cut for c in candidates], len(groups)))
+    rows, scores = [], []
+    for i, candidate in enumerate(candidates):
+        fall = float((state.judge.before - torch.tensor(candidate.success)).mean()) if len(state.judge.pairs) else 0.0
+        score = (candidate.reward + float(outcome.reward[i])) / 2
+        if candidate.cut and fall < config.least_fall:
+            score = -1.0
+        scores.append(score)
+        rows.append(
+            {
+                **_row("candidate", candidate),
+                "select_reward": float(outcome.reward[i]),
+                "select_success": outcome.success[i].tolist(),
+                "select_drop": float(outcome.drop[i]),
+                "score": score,
+            }
+        )
+    return candidates[int(torch.tensor(scores).argmax())], rows
+
+
+def cut_clone(classifier: Classifier, groups: Sequence[Group], cut: Sequence[int]) -> Classifier:
+    """A clone with the weights of some groups set to zero."""
+    clone = classifier.clone()
+    zero_groups(clone.graph, [groups[i] for i in cut])
+    return clone
+
+
+def _success_left(
+    classifier: Classifier,
+    groups: Sequence[Group],
+    held: Labelled,
+    triggers: Sequence[Any],
+    cut: tuple[int, ...],
+    config: RewardConfig,
+) -> list[float]:
+    """Success of triggers against one mask."""
+    if not triggers:
+        return []
+    judge = MaskJudge(classifier, groups, (held[0][:1], held[1][:1]), held, triggers, config)
+    success: list[float] = judge(~_as_cuts([cut], len(groups))).success[0].tolist()
+    return success
+
+
+def _as_cuts(cuts: Sequence[tuple[int, ...]], groups: int) -> Tensor:
+    out = torch.zeros(len(cuts), groups, dtype=torch.bool)
+    for row, cut in enumerate(cuts):
+        out[row, list(cut)] = True
+    return out
+
+
+def _row(event: str, candidate: Candidate) -> dict[str, Any]:
+    return {
+        "event": event,
+        "cut": list(candidate.cut),
+        "reward": candidate.reward,
+        "success": list(candidate.success),
+        "drop": candidate.drop,
+    }

@@ -1,0 +1,250 @@
+"""Proximal policy optimisation (Schulman et al., arXiv 1707.06347) for cutting groups; reads top to bottom.
+
+Differences from the textbook, all ours: states of many searches share one graph embedding; the step rewards telescope
+to the reward of the final set; and beside the on-policy loss the agent imitates the best searches it has made
+(after self-imitation learning, Oh et al., arXiv 1806.05635), because a judged mask costs more than a gradient step.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modelmend.progress import Progress, silent
+from modelmend.pruning.environment import CutEnvironment
+from modelmend.pruning.policy import NeuronPolicy, State
+from modelmend.records import Record
+
+
+class PPOConfig(Record):
+    """Every setting of the learner."""
+
+    searches: int = 8
+    """Searches side by side in one iteration; their masks are judged in one batch."""
+    iterations: int = 24
+    """Rounds of searching and learning."""
+    masks: int = 1200
+    """Stop after this many different masks were judged, whatever the round."""
+    learning_rate: float = 3e-3
+    """Adam's, annealed linearly to a tenth."""
+    epochs: int = 4
+    """Passes over the states of one iteration."""
+    gae_lambda: float = 0.95
+    """Bias against variance of the advantage; rewards are not discounted."""
+    clip: float = 0.2
+    """Largest change of an action's probability ratio that is rewarded."""
+    entropy: float = 0.01
+    """Price of certainty, keeps the agent looking around."""
+    value: float = 0.5
+    """Weight of the critic's squared error."""
+    imitation: float = 0.3
+    """Weight of imitating the best searches so far; 0 = plain PPO."""
+    elite: int = 4
+    """How many best searches are imitated."""
+    gradient_norm: float = 0.5
+    """Gradients are scaled down to this norm."""
+    target_kl: float = 0.05
+    """An iteration's epochs end when the policy has moved this far."""
+    learn: bool = True
+    """False: never take a gradient step (the ablation: sample the untrained policy)."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Steps of finished searches, flattened: ``S`` steps."""
+
+    states: State
+    legal: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One search up to its best set, as an example to imitate."""
+
+    reward: float
+    states: State
+    legal: Tensor
+    action: Tensor
+
+
+def masked_log_probs(logits: Tensor, legal: Tensor) -> Tensor:
+    """Log probabilities ``(B, A)`` with illegal actions at -inf."""
+    return F.log_softmax(logits.masked_fill(~legal, -torch.inf), 1)
+
+
+@torch.no_grad()
+def search(
+    env: CutEnvironment, policy: NeuronPolicy, searches: int, generator: torch.Generator, config: PPOConfig
+) -> tuple[Rollout, list[Trajectory]]:
+    """Run searches with the current policy to their end.
+
+    Returns:
+        All steps with generalised advantages, and each search cut off at its best set (and told to stop there).
+    """
+    policy.eval()
+    state = env.reset(searches)
+    steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+    done = torch.zeros(searches, dtype=torch.bool)
+    while not bool(done.all()):
+        legal = env.legal()
+        logits, value = policy(env.graph, state)
+        log_probs = masked_log_probs(logits, legal)
+        action = torch.multinomial(log_probs.exp(), 1, generator=generator).squeeze(1)
+        alive = ~done
+        following, reward, done = env.step(action)
+        chosen = log_probs.gather(1, action[:, None]).squeeze(1)
+        steps.append((state, legal, action, chosen, value, reward, alive))
+        state = following
+
+    advantage, running = [torch.empty(0)] * len(steps), torch.zeros(searches)
+    next_value = torch.zeros(searches)
+    for t in reversed(range(len(steps))):
+        *_, value, reward, alive = steps[t]
+        delta = reward + next_value - value
+        running = torch.where(alive, delta + config.gae_lambda * running, torch.zeros_like(delta))
+        advantage[t] = running
+        next_value = torch.where(alive, value, torch.zeros_like(value))
+
+    alive = torch.stack([s[6] for s in steps]).flatten()
+    flat = State.cat([s[0] for s in steps])[alive]
+    legal, action, log_prob, value = (torch.cat([s[i] for s in steps])[alive] for i in (1, 2, 3, 4))  # type: ignore[misc]
+    adv = torch.cat(advantage)[alive]
+    return Rollout(flat, legal, action, log_prob, value, adv, adv + value), _trajectories(env, steps)
+
+
+def _trajectories(env: CutEnvironment, steps: list[Any]) -> list[Trajectory]:
+    """Each search up to its best set, followed by *stop*."""
+    rewards = torch.stack([s[0].context[:, -1] for s in steps] + [env.state().context[:, -1]])
+    found = []
+    for b in range(rewards.shape[1]):
+        length = int(rewards[:, b].argmax())
+        rows = torch.tensor([b])
+        states = [s[0][rows] for s in steps[:length]]
+        legal = [s[1][rows] for s in steps[:length]]
+        action = [s[2][rows] for s in steps[:length]]
+        if length < len(steps):
+            states.append(steps[length][0][rows])
+            legal.append(steps[length][1][rows])
+            action.append(torch.tensor([env.groups]))
+        found.append(Trajectory(float(rewards[length, b]), State.cat(states), torch.cat(legal), torch.cat(action)))
+    return found
+
+
+def update(
+    policy: NeuronPolicy,
+    env: CutEnvironment,
+    rollout: Rollout,
+    elite: list[Trajectory],
+    optimizer: torch.optim.Optimizer,
+    config: PPOConfig,
+) -> dict[str, float]:
+    """Clipped policy loss, value loss, entropy bonus, imitation of the elite; returns their last values."""
+    policy.train()
+    adv = rollout.advantage
+    adv = (adv - adv.mean()) / (adv.std() + 1e-6) if len(adv) > 1 else adv
+    figures: dict[str, float] = {}
+    for _ in range(config.epochs):
+        logits, value = policy(env.graph, rollout.states)
+        log_probs = masked_log_probs(logits, rollout.legal)
+        chosen = log_probs.gather(1, rollout.action[:, None]).squeeze(1)
+        ratio = (chosen - rollout.log_prob).exp()
+        surrogate = torch.minimum(ratio * adv, ratio.clamp(1 - config.clip, 1 + config.clip) * adv)
+        entropy = -(log_probs.exp() * log_probs.masked_fill(~rollout.legal, 0)).sum(1).mean()
+        value_loss = F.mse_loss(value, rollout.returns)
+        loss = -surrogate.mean() + config.value * value_loss - config.entropy * entropy
+        if elite and config.imitation:
+            logits, _ = policy(env.graph, State.cat([t.states for t in elite]))
+            imitated = masked_log_probs(logits, torch.cat([t.legal for t in elite]))
+            loss = loss - config.imitation * imitated.gather(1, torch.cat([t.action for t in elite])[:, None]).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), config.gradient_norm)
+        optimizer.step()
+        kl = float((ratio - 1 - ratio.log()).mean().detach())
+        figures = {"entropy": float(entropy.detach()), "value_loss": float(value_loss.detach()), "kl": kl}
+        if kl > config.target_kl:
+            break
+    return figures
+
+
+def learn(
+    env: CutEnvironment,
+    policy: NeuronPolicy,
+    config: PPOConfig,
+    *,
+    seed: int,
+    rule_reward: float = 0.0,
+    deadline: float | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Search and learn until the masks, the iterations or the time are spent.
+
+    Args:
+        env: The searches; its archive keeps every mask that was judged.
+        policy: Trained in place.
+        config: Settings.
+        seed: Of the sampled actions.
+        rule_reward: Best reward of a single-score rule; the log shows the gain over it.
+        deadline: ``time.monotonic()`` after which no new iteration starts. A safety net: a run that hits it depends on
+            the machine's speed, and the log says so.
+        progress: Called once an iteration.
+
+    Returns:
+        One log row an iteration.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
+    elite: list[Trajectory] = []
+    rows: list[dict[str, Any]] = []
+    start = env.archive.judged
+    for iteration in range(config.iterations):
+        spent = env.archive.judged - start
+        late = deadline is not None and time.monotonic() > deadline
+        if spent >= config.masks or late:
+            rows.append({"event": "stopped", "reason": "time" if late else "masks", "iteration": iteration})
+            break
+        done = max(iteration / config.iterations, spent / config.masks)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * (1 - 0.9 * done)
+        rollout, found = search(env, policy, config.searches, generator, config)
+        elite = sorted(elite + found, key=lambda t: -t.reward)
+        elite = _distinct(elite)[: config.elite]
+        figures = update(policy, env, rollout, elite, optimizer, config) if config.learn else {}
+        best = env.archive.best()[0]
+        rows.append(
+            {
+                "event": "iteration",
+                "iteration": iteration,
+                "masks": env.archive.judged - start,
+                "mean_reward": float(torch.tensor([t.reward for t in found]).mean()),
+                "best_reward": best.reward,
+                "best_cut": list(best.cut),
+                "gain_over_rule": best.reward - rule_reward,
+                "steps": len(rollout.action),
+                "prior_weight": float(policy.prior_weight.detach()),
+                **figures,
+            }
+        )
+        progress("learning which groups to cut", iteration + 1, config.iterations)
+    return rows
+
+
+def _distinct(trajectories: list[Trajectory]) -> list[Trajectory]:
+    seen: set[bytes] = set()
+    kept = []
+    for t in trajectories:
+        key = t.action.sort().values.numpy().tobytes()
+        if key not in seen and t.reward > 0:
+            seen.add(key)
+            kept.append(t)
+    return kept

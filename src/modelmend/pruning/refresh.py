@@ -1,0 +1,76 @@
+"""Fresh triggers for a half-pruned network, held to the size of those that were found first.
+
+A family that looks for the *smallest* trigger always finds some: on a repaired network it is merely larger. What counts is
+whether an equally small one still works. So a fresh trigger is faded until it changes the samples no more than the first
+generation of its family did: ``x' = x + min(1, c0 / c) (t(x) - x)``, with ``c`` the root mean square change (ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from modelmend.model.classifier import Classifier
+    from modelmend.probe.trigger import Trigger
+
+Reprobe = Callable[["Classifier", int], Sequence["Trigger"]]
+"""``reprobe(pruned, seed)``: candidate triggers found from scratch on a pruned network, by the reward's families only."""
+
+SLACK = 1.1
+"""A fresh trigger may be larger than the first generation by this factor."""
+
+
+@dataclass(frozen=True)
+class Faded:
+    """A trigger at a fraction of its strength; callable like the trigger."""
+
+    trigger: Trigger
+    fraction: float
+
+    @property
+    def family(self) -> str:
+        """Name of the family that found it."""
+        return self.trigger.family
+
+    @property
+    def target(self) -> int | None:
+        """Class that it leads to."""
+        return self.trigger.target
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Samples moved a fraction of the way to the triggered ones."""
+        changed = self.trigger(x)
+        return x + self.fraction * (changed - x)
+
+
+@torch.no_grad()
+def change(trigger: Trigger, x: Tensor) -> float:
+    """Root mean square change that a trigger makes to samples."""
+    return float((trigger(x) - x).square().mean().sqrt())
+
+
+def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) -> list[Trigger | Faded]:
+    """Fade fresh triggers to the size of the first generation.
+
+    Args:
+        fresh: Triggers found on a pruned network.
+        first: Triggers found on the suspect.
+        x: Samples on which sizes are compared.
+
+    Returns:
+        As many, in order; a trigger of a family without a first generation stays as it is.
+    """
+    sizes: dict[str, float] = {}
+    for trigger in first:
+        sizes[trigger.family] = max(sizes.get(trigger.family, 0.0), change(trigger, x))
+    held: list[Trigger | Faded] = []
+    for trigger in fresh:
+        largest = SLACK * sizes.get(trigger.family, float("inf"))
+        size = change(trigger, x)
+        held.append(trigger if size <= largest else Faded(trigger, largest / size))
+    return held
