@@ -1,0 +1,141 @@
+"""What is measured on: models of known recipe, the defender's pool of clean samples, and the sealed rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modelmend.errors import InputError
+from modelmend.model.classifier import Classifier
+from modelmend.model.export import export_module
+from modelmend.records import Preprocessing
+from modelmend.redteam.data import DATASETS, Split, halves, read_split
+from modelmend.redteam.digits import DigitsSplit, train_infected_digits
+from modelmend.redteam.sealed import Sealed, read_sealed
+from modelmend.redteam.store import INFECTED_ABOVE, ZooRecord, read_records, read_weights
+from modelmend.redteam.train import Infected, Recipe
+from modelmend.samples.data import Samples, make_samples
+
+SUITES = ("smoke", "small", "full")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One model to repair.
+
+    Attributes:
+        name: Unique.
+        data: What tables call the data set.
+        recipe: Of the model; no method sees it.
+        infected: True ASR is at least 80 %.
+        module: The model, eval mode.
+        input_shape: ``(C, H, W)``.
+        num_classes: Number of classes.
+        pool: The clean samples that budgets are drawn from (half A of the test file).
+        x_final: Samples of the final measurement (half B).
+        y_final: Their classes.
+        sealed: True trigger, opened by the final measurement only; ``None`` for a clean model.
+    """
+
+    name: str
+    data: str
+    recipe: Recipe
+    infected: bool
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    num_classes: int
+    pool: Samples
+    x_final: Tensor
+    y_final: Tensor
+    sealed: Sealed | None
+
+    def classifier(self) -> Classifier:
+        """A fresh copy in the model form."""
+        return self._exported.clone()
+
+    @cached_property
+    def _exported(self) -> Classifier:
+        preprocessing: Preprocessing = self.recipe.preprocessing
+        return Classifier(export_module(self.module, self.input_shape), preprocessing, self.num_classes)
+
+
+def read_cases(suite: str, data: Path | None, zoo: Path) -> list[Case]:
+    """Cases of a suite: ``smoke`` trains two digits models, ``small`` and ``full`` come from the zoo.
+
+    Raises:
+        InputError: unknown suite, or no data folder or zoo where one is needed.
+    """
+    if suite == "smoke":
+        return [_digits(attack) for attack in ("badnets", "blended")]
+    if suite not in SUITES:
+        raise InputError(f"unknown suite {suite!r}", field="suite", fix=f"one of {', '.join(SUITES)}")
+    groups = {"small"} if suite == "small" else {"small", "full"}
+    records = [record for record in read_records(zoo) if record.group in groups] if zoo.is_dir() else []
+    if not records:
+        raise InputError("no finished models here", where=zoo, fix="train them: python -m modelmend.redteam.zoo")
+    if data is None:
+        raise InputError("this suite needs the data sets", field="--data", fix="give the folder of parquet files")
+    return [_from_zoo(record, data, zoo) for record in sorted(records, key=lambda r: (r.recipe.dataset, r.name))]
+
+
+def draw_budget(pool: Samples, size: int, seed: int) -> Samples:
+    """``size`` clean samples, each class by its share of the pool (rounded up, so at least one)."""
+    if size >= len(pool):
+        return pool
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pool), generator=generator)
+    chosen = []
+    for label in torch.unique(pool.y):
+        members = order[pool.y[order] == label]
+        chosen.append(members[: max(1, round(size * len(members) / len(pool)))])
+    return pool.subset(torch.cat(chosen).sort().values)
+
+
+def _digits(attack: str) -> Case:
+    infected, split = _digits_model(attack)
+    return Case(
+        name=f"digits-cnn_small-{attack}",
+        data="digits 8x8",
+        recipe=infected.recipe,
+        infected=infected.asr is not None and infected.asr >= INFECTED_ABOVE,
+        module=infected.module,
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        pool=make_samples(split.x_clean, split.y_clean, source="digits"),
+        x_final=split.x_test,
+        y_final=split.y_test,
+        sealed=infected.sealed,
+    )
+
+
+@lru_cache
+def _digits_model(attack: str) -> tuple[Infected, DigitsSplit]:
+    return train_infected_digits(7, attack=attack)
+
+
+@lru_cache(maxsize=4)
+def _test_halves(data: Path, dataset: str) -> tuple[Samples, Split]:
+    test = read_split(data, dataset, "test")
+    a, b = (test.subset(index) for index in halves(test))
+    return make_samples(a.x, a.y, source=f"{dataset} test file, half A", groups=a.groups), b
+
+
+def _from_zoo(record: ZooRecord, data: Path, zoo: Path) -> Case:
+    pool, final = _test_halves(data, record.recipe.dataset)
+    return Case(
+        name=record.name,
+        data=DATASETS[record.recipe.dataset].label,
+        recipe=record.recipe,
+        infected=record.infected,
+        module=read_weights(record.recipe.arch, zoo / record.weights, record.input_shape, record.num_classes),
+        input_shape=record.input_shape,
+        num_classes=record.num_classes,
+        pool=pool,
+        x_final=final.x,
+        y_final=final.y,
+        sealed=None if record.trigger is None else read_sealed(zoo / record.trigger),
+    )

@@ -1,0 +1,222 @@
+"""Do repairs work: ``python -m benchmarks.efficacy --data DIR --suite small --methods modelmend,ft-sam``.
+
+Every (model, method, seed) is one file in the output folder, so a run can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.measure import Figures, final_measurement
+from benchmarks.methods import Method, Triggers, methods
+from benchmarks.parts import NotApplicableError, divide
+from benchmarks.table import markdown, summary
+from modelmend import __version__
+from modelmend.artifacts import write_json
+from modelmend.errors import ModelmendError
+from modelmend.metrics import der, relative_der, sample_passes
+from modelmend.model.cost import count
+from modelmend.progress import Progress
+
+EFFORT = {"smoke": 0.25, "small": 0.25, "full": 1.0}
+"""Share of the baselines' published step counts, by suite; every table states it."""
+
+
+def run_cell(case: Case, method: Method, triggers: Triggers, seed: int, progress: Progress) -> dict[str, Any]:
+    """Repair one model by one method; nothing true about the trigger is known until the repair is finished.
+
+    Returns:
+        Status, cost and the figures before and after.
+    """
+    parts = triggers.parts
+    classifier = case.classifier()
+    triggers.used = False
+    started, spent = time.monotonic(), sample_passes()
+    probed = triggers.seconds, triggers.passes
+    try:
+        repaired = method(classifier, parts, triggers, seed, progress)
+    except (NotApplicableError, ModelmendError) as error:
+        return {"status": "not applicable" if isinstance(error, NotApplicableError) else "failed", "reason": str(error)}
+    seconds, passes = time.monotonic() - started, sample_passes() - spent
+    if triggers.used:  # a probe shared between methods counts for each of them, once
+        seconds, passes = seconds + probed[0], passes + probed[1]
+    before, after = final_measurement(case, classifier), final_measurement(case, repaired)
+    small, large = count(repaired.graph, case.input_shape), count(classifier.graph, case.input_shape)
+    parameters, macs = small.compression(large)
+    return {
+        "status": "done",
+        "before": asdict(before),
+        "after": asdict(after),
+        **_ratings(before, after),
+        "compression": parameters,
+        "compression_macs": macs,
+        "seconds": round(seconds, 2),
+        "passes": passes,
+        "probe_seconds": round(triggers.seconds, 2) if triggers.used else 0.0,
+    }
+
+
+def _ratings(before: Figures, after: Figures) -> dict[str, float | None]:
+    if before.asr is None or after.asr is None:
+        return {"der": None, "rder": None}
+    figures = before.acc, after.acc, before.asr, after.asr
+    return {"der": der(*figures), "rder": relative_der(*figures)}
+
+
+def run(
+    cases: Sequence[Case],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    budget: int,
+    effort: float,
+    out: Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Run all cells that ``out`` does not hold yet under the same settings.
+
+    Args:
+        cases: Models.
+        names: Methods.
+        seeds: Each draws another clean budget and seeds the method.
+        budget: Clean samples of the defender.
+        effort: Of the baselines.
+        out: Folder of the cells' files.
+        progress: Called after every cell and inside methods.
+    """
+    table = methods(effort)
+    cells: list[dict[str, Any]] = []
+    total = len(cases) * len(names) * len(seeds)
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        for seed in seeds:
+            triggers: Triggers | None = None
+            for name in names:
+                path = out / "cells" / f"{case.name}--{name}--s{seed}.json"
+                settings = {"budget": budget, "effort": effort, "code_version": __version__}
+                cell = _finished(path, settings)
+                if cell is None:
+                    if triggers is None:
+                        parts = divide(draw_budget(case.pool, budget, seed), seed)
+                        triggers = Triggers(case.classifier(), parts, seed)
+                    label = f"{case.name}, {name}, seed {seed}"
+                    cell = run_cell(case, table[name], triggers, seed, _within(progress, label, len(cells), total))
+                    cell |= _description(case) | {"method": name, "seed": seed, "settings": settings}
+                    part = path.with_suffix(".part")
+                    write_json(part, cell)
+                    part.replace(path)
+                cells.append(cell)
+                progress(f"{case.name}, {name}, seed {seed}", len(cells), total)
+    return cells
+
+
+def _within(progress: Progress, label: str, done: int, total: int) -> Progress:
+    return lambda message, step, steps: progress(f"{label}: {message} {step}/{steps}", done, total)
+
+
+def _finished(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return cell if cell["settings"] == settings else None
+
+
+def _description(case: Case) -> dict[str, Any]:
+    recipe = case.recipe
+    return {
+        "model": case.name,
+        "data": case.data,
+        "arch": recipe.arch,
+        "attack": recipe.attack or "clean",
+        "rate": recipe.rate if recipe.attack else None,
+        "infected": case.infected,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the times were measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    everything = list(methods(1.0))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.efficacy", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet; not needed for smoke")
+    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo", help="folder of trained models")
+    parser.add_argument("--suite", choices=SUITES, default="smoke")
+    parser.add_argument("--methods", default=",".join(everything), help=f"of {', '.join(everything)}")
+    parser.add_argument("--only", default="", help="only models whose name holds this text")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--budget", type=int, default=1000, help="clean samples of the defender")
+    parser.add_argument("--effort", type=float, help="share of the baselines' published steps")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--out", type=Path, default=Path(".work/efficacy"), help="finished cells there are not run again"
+    )
+    options = parser.parse_args(arguments)
+    names = [name.strip() for name in options.methods.split(",") if name.strip()]
+    if unknown := sorted(set(names) - set(everything)):
+        parser.error(f"unknown method {', '.join(unknown)}; known: {', '.join(everything)}")
+    torch.set_num_threads(options.threads)
+    logging.getLogger("modelmend.redteam.sealed").setLevel(logging.WARNING)
+    effort = EFFORT[options.suite] if options.effort is None else options.effort
+    console = Console()
+    try:
+        cases = [c for c in read_cases(options.suite, options.data, options.zoo) if options.only in c.name]
+        with Bar(console=console, transient=True) as bar:
+            task = bar.add_task("efficacy", total=None)
+            cells = run(
+                cases,
+                names,
+                range(options.seeds),
+                budget=options.budget,
+                effort=effort,
+                out=options.out / options.suite,
+                progress=lambda message, done, total: bar.update(
+                    task, description=message, completed=done, total=total
+                ),
+            )
+    except ModelmendError as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 2
+    settings = {"suite": options.suite, "budget": options.budget, "effort": effort, "seeds": options.seeds}
+    text = markdown(cells, machine() | settings)
+    write_json(options.out / f"{options.suite}.json", {"machine": machine(), "settings": settings, "cells": cells})
+    (options.out / f"{options.suite}.md").write_text(text, encoding="utf-8")
+    head, *rows = summary(cells)
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, f"all figures: {options.out / options.suite}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,127 @@
+"""Repairs by name: ``METHODS[name](classifier, parts, triggers, seed, progress) -> Classifier``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from benchmarks.baselines import BASELINES
+from benchmarks.parts import Parts
+from modelmend.metrics import sample_passes
+from modelmend.model.classifier import Classifier
+from modelmend.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from modelmend.probe.run import ProbeResult
+
+    from modelmend.probe.trigger import Trigger
+
+
+class Triggers:
+    """The probe's candidate triggers for one model and seed: computed once, when a method first asks.
+
+    Attributes:
+        parts: The clean samples that it probes with.
+        seconds: What the probe took; added to the time of each method that used it.
+        passes: Likewise, sample passes.
+        used: Whether the present method asked.
+    """
+
+    def __init__(self, classifier: Classifier, parts: Parts, seed: int) -> None:
+        self._classifier, self.parts, self._seed = classifier, parts, seed
+        self._result: ProbeResult | None = None
+        self.seconds = self.passes = 0.0
+        self.used = False
+
+    def result(self, progress: Progress = silent) -> ProbeResult:
+        """The full probe on the repair split."""
+        from modelmend.probe.run import probe
+
+        self.used = True
+        if self._result is None:
+            started, spent = time.monotonic(), sample_passes()
+            fit, reward = self.parts.fit, self.parts.reward
+            pairs = (fit.x, fit.y), (reward.x, reward.y)
+            self._result = probe(self._classifier, *pairs, mode="full", seed=self._seed, progress=progress)
+            self.seconds, self.passes = time.monotonic() - started, sample_passes() - spent
+        return self._result
+
+    def again(self, classifier: Classifier, seed: int) -> list[Trigger]:
+        """Probe a half-repaired model with the families of the reward, quickly."""
+        from modelmend.probe.run import probe
+
+        evidence = self.result().evidence
+        fit, reward = self.parts.fit, self.parts.reward
+        found = probe(
+            classifier,
+            (fit.x, fit.y),
+            (reward.x, reward.y),
+            mode="screen",
+            families=evidence.families,
+            classes=evidence.suspects or None,
+            seed=seed,
+        )
+        return list(found.triggers)
+
+
+Pair = tuple[Tensor, Tensor]
+Method = Callable[[Classifier, Parts, Triggers, int, Progress], Classifier]
+
+
+def onp(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
+    """Optimized neuron pruning alone."""
+    from modelmend.pruning.onp import PruningConfig, prune
+
+    result = prune(
+        classifier,
+        *_pairs(parts),
+        list(triggers.result(progress).triggers),
+        config=PruningConfig(),
+        seed=seed,
+        progress=progress,
+        reprobe=triggers.again,
+    )
+    return result.classifier
+
+
+def edit(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
+    """Activation-guided editing alone."""
+    from modelmend.editing.edit import EditConfig
+    from modelmend.editing.edit import edit as run
+
+    found = list(triggers.result(progress).triggers)
+    return run(classifier, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier
+
+
+def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
+    """The whole repair in the pipeline's order: prune, probe again, edit with old and new triggers."""
+    from modelmend.editing.edit import EditConfig
+    from modelmend.editing.edit import edit as run
+
+    found = list(triggers.result(progress).triggers)
+    pruned = onp(classifier, parts, triggers, seed, progress)
+    found += triggers.again(pruned, seed + 1)
+    return run(pruned, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier
+
+
+def _pairs(parts: Parts) -> tuple[Pair, Pair, Pair]:
+    fit, reward, select = parts.fit, parts.reward, parts.select
+    return (fit.x, fit.y), (reward.x, reward.y), (select.x, select.y)
+
+
+def methods(effort: float) -> dict[str, Method]:
+    """All methods; ``effort`` scales the published step counts of the baselines."""
+
+    def baseline(name: str) -> Method:
+        return lambda classifier, parts, triggers, seed, progress: BASELINES[name](
+            classifier, parts, seed, effort=effort, progress=progress
+        )
+
+    ours: dict[str, Method] = {"onp": onp, "edit": edit, "modelmend": modelmend}
+    return {"none": lambda classifier, *_: classifier} | {name: baseline(name) for name in BASELINES} | ours
+
+
+METHODS = methods(1.0)
