@@ -1,8 +1,5 @@
 """The repair pipeline: a suspect model goes in, a judged version comes out."""
 
-from kfp import dsl
-from kfp.dsl.pipeline_channel import PipelineChannel as Channel
-
 from components.audit_privacy import audit_privacy
 from components.edit_weights import edit_weights
 from components.extract_activations import extract_activations
@@ -16,6 +13,8 @@ from components.register_model import register_model
 from components.report_failure import report_failure
 from components.validate_samples import validate_samples
 from components.write_report import write_report
+from kfp import dsl
+from kfp.dsl.pipeline_channel import PipelineChannel as Channel
 
 
 def fresh(task: dsl.PipelineTask) -> dsl.PipelineTask:

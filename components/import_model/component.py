@@ -10,7 +10,7 @@ def import_model(
     model_uri: str,
     suspect: dsl.Output[dsl.Model],
     arch: str = "",
-    input_shape: list = [],  # noqa: B006, RUF012 - a KFP default
+    input_shape: list = [],  # noqa: B006 - a KFP default
     mean: list = [],  # noqa: B006
     std: list = [],  # noqa: B006
     input_range: list = [],  # noqa: B006

@@ -36,16 +36,16 @@ def write_report(
     """
     from modelmend import steps
 
-    steps.write_report(
-        report.path,
-        suspect=suspect.path,
-        samples=samples.path,
-        evidence=evidence.path,
-        activations=activations.path,
-        pruned=pruned.path,
-        edited=edited.path,
-        scorecard=scorecard.path,
-        privacy=privacy.path,
-        decision=decision.path,
-        registration=registration.path,
-    )
+    artifacts = {
+        "suspect": suspect.path,
+        "samples": samples.path,
+        "evidence": evidence.path,
+        "activations": activations.path,
+        "pruned": pruned.path,
+        "edited": edited.path,
+        "scorecard": scorecard.path,
+        "privacy": privacy.path,
+        "decision": decision.path,
+        "registration": registration.path,
+    }
+    steps.write_report(report.path, artifacts)

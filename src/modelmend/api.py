@@ -31,7 +31,7 @@ class RepairResult:
         decision: Every check with its number and bound.
         scorecard: Everything measured on the gate split.
         registration: What happened at the registry.
-        run_dir: Folder with ``repaired.pt2``, ``repaired.safetensors``, ``decision.json``, ``report.html`` and all stages.
+        run_dir: Folder with ``repaired.pt2``, ``repaired.safetensors``, ``decision.json``, ``report.html``, stages.
     """
 
     verdict: str
@@ -98,7 +98,7 @@ def repair(
 
     Args:
         model: Path, URI, or an ``nn.Module`` of your own (exported once, in eval mode).
-        samples: Path, URI, or ``(x, y)`` arrays: ``x`` ``(N, C, H, W)`` uint8 or float 0..1, ``y`` ``(N,)`` class indices.
+        samples: Path, URI, or ``(x, y)`` arrays: ``x`` ``(N, C, H, W)`` uint8 or float 0..1, ``y`` ``(N,)``.
         policy: Policy file or packaged name; ``default`` when not given.
         name: Registered model in MLflow; without it nothing is registered.
         tracking_uri: MLflow server or database.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -23,6 +22,22 @@ from modelmend.errors import ArtifactError
 from modelmend.metrics import sample_passes
 
 MANIFEST = "manifest.json"
+SCHEMAS = {
+    role: f"modelmend.{role}/1"
+    for role in (
+        "suspect",
+        "samples",
+        "evidence",
+        "activations",
+        "pruned",
+        "edited",
+        "scorecard",
+        "privacy",
+        "decision",
+        "registration",
+    )
+}
+"""Role of a stage's artifact -> its schema and version."""
 FORMAT = 1
 _CHUNK = 1 << 20
 
@@ -75,7 +90,9 @@ class Artifact:
     def file(self, name: str) -> Path:
         """Path of a listed file. Raises ``ArtifactError`` when the manifest does not list it."""
         if name not in self.files:
-            raise ArtifactError(f"the artifact has no file {name!r}", where=self.path, fix="re-run the step that writes it")
+            raise ArtifactError(
+                f"the artifact has no file {name!r}", where=self.path, fix="re-run the step that writes it"
+            )
         return self.path / name
 
     def json(self, name: str) -> Any:
@@ -139,7 +156,7 @@ def writing(
         body["seconds"] = round(time.monotonic() - started, 3)
         body["sample_passes"] = sample_passes() - spent
         write_json(work / MANIFEST, body)
-        os.chmod(work, 0o755)
+        work.chmod(0o755)
         if target.exists():
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         work.rename(target)
@@ -178,7 +195,9 @@ def read_artifact(path: str | Path, schema: str, *, verify: bool = True) -> Arti
             files=body["files"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"unreadable manifest: {error!r}", where=manifest, fix="re-run the step that writes it") from error
+        raise ArtifactError(
+            f"unreadable manifest: {error!r}", where=manifest, fix="re-run the step that writes it"
+        ) from error
     if artifact.schema != schema:
         raise ArtifactError(
             f"this is {artifact.schema!r}, not {schema!r}", where=folder, fix="check which artifact goes to which input"
@@ -188,8 +207,13 @@ def read_artifact(path: str | Path, schema: str, *, verify: bool = True) -> Arti
         if actual != dict(artifact.files):
             changed = sorted(n for n in {*actual, *artifact.files} if actual.get(n) != artifact.files.get(n))
             raise ArtifactError(
-                "files differ from the manifest", where=folder, field=", ".join(changed[:5]), fix="re-run the step that writes it"
+                "files differ from the manifest",
+                where=folder,
+                field=", ".join(changed[:5]),
+                fix="re-run the step that writes it",
             )
         if artifact.digest != sha256_json({"schema": artifact.schema, "files": actual}):
-            raise ArtifactError("the digest does not fit the files", where=manifest, fix="re-run the step that writes it")
+            raise ArtifactError(
+                "the digest does not fit the files", where=manifest, fix="re-run the step that writes it"
+            )
     return artifact

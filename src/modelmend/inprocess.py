@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from modelmend import __version__, steps
-from modelmend.artifacts import read_artifact
+from modelmend.artifacts import SCHEMAS, read_artifact
 from modelmend.errors import ArtifactError, ModelmendError
 from modelmend.request import RepairRequest, check_request
-from modelmend.rundir import SCHEMAS, RunDirectory, publish
+from modelmend.rundir import RunDirectory, publish
 
 
 def run_in_process(request: RepairRequest, run: RunDirectory) -> str:
@@ -106,8 +107,7 @@ def _stages(request: RepairRequest, run: RunDirectory) -> str:
     )
     steps.write_report(
         str(run.path / "report.html"),
-        **{name: at[name] for name in ("suspect", "samples", "evidence", "activations", "pruned", "registration")},
-        **final,
+        {**at, **final},
     )
     publish(run)
     return verdict
@@ -158,22 +158,15 @@ def _whole(run: RunDirectory, name: str, roles: tuple[str, ...]) -> bool:
 
 
 def _report_failure(run: RunDirectory, error: Exception) -> None:
-    details = {"stage": "repair", "message": f"{type(error).__name__}: {error}"}
     if isinstance(error, ModelmendError):
-        details = {
-            "stage": "repair",
-            "message": error.message,
-            "where": error.where,
-            "field": error.field,
-            "fix": error.fix,
-        }  # type: ignore[dict-item]
-    write_failure_report(run, details)
+        told = {"message": error.message, "where": error.where, "field": error.field, "fix": error.fix}
+    else:
+        told = {"message": f"{type(error).__name__}: {error}"}
+    write_failure_report(run, {"stage": "repair", **told})
 
 
 def write_failure_report(run: RunDirectory, error: dict[str, Any]) -> None:
     """Write the report of a run that stopped, with what was measured until then; never raises."""
     paths = {name: str(run.final(name)) for name in SCHEMAS}
-    try:
-        steps.write_report(str(run.path / "report.html"), error=error, **paths)
-    except Exception:  # noqa: BLE001, S110 - the first error is the one to tell
-        pass
+    with contextlib.suppress(Exception):  # the first error is the one to tell
+        steps.write_report(str(run.path / "report.html"), paths, error=error)

@@ -9,24 +9,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelmend.artifacts import MANIFEST, read_artifact
+from modelmend.artifacts import MANIFEST, SCHEMAS, read_artifact
 from modelmend.errors import ArtifactError, InputError
 from modelmend.records import Decision, Registration, Scorecard
 from modelmend.request import RepairRequest
 
-DECISION = "modelmend.decision/1"
-SCHEMAS = {
-    "suspect": "modelmend.suspect/1",
-    "samples": "modelmend.samples/1",
-    "evidence": "modelmend.evidence/1",
-    "activations": "modelmend.activations/1",
-    "pruned": "modelmend.pruned/1",
-    "edited": "modelmend.edited/1",
-    "scorecard": "modelmend.scorecard/1",
-    "privacy": "modelmend.privacy/1",
-    "decision": DECISION,
-    "registration": "modelmend.registration/1",
-}
 SECOND_LOOK = ("edited", "scorecard", "privacy", "decision")
 """Stages that exist twice after a fallback; the second carries the suffix ``_2``."""
 
@@ -102,7 +89,7 @@ def replace_text(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
-    os.chmod(name, 0o644)
+    Path(name).chmod(0o644)
     Path(name).replace(path)
 
 
@@ -111,7 +98,7 @@ def replace_copy(source: Path, path: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
     os.close(handle)
     shutil.copyfile(source, name)
-    os.chmod(name, 0o644)
+    Path(name).chmod(0o644)
     Path(name).replace(path)
 
 

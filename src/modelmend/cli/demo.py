@@ -39,7 +39,7 @@ def run_demo(directory: Path | None, *, seed: int, runner: str, console: Console
     console.print(f"trained an infected model: {time.monotonic() - prepared:.1f} s", highlight=False)
     prepared = time.monotonic()
     with console.status("registering it in a fresh local MLflow, as an unsuspecting team would"):
-        version = _register(home, uri, case)
+        version = _register(home, uri)
     console.print(f"registered {NAME} version {version}: {time.monotonic() - prepared:.1f} s", highlight=False)
 
     request = RepairRequest(
@@ -106,14 +106,14 @@ def _infected(home: Path, seed: int) -> Any:
     from modelmend.model.pt2 import write_pt2
     from modelmend.redteam.digits import train_infected_digits
 
-    case = train_infected_digits(seed)
-    shape = tuple(case.split.clean_x.shape[1:])
-    write_pt2(export_module(case.module, shape), home / "suspect.pt2", shape)
-    np.savez_compressed(home / "clean_samples.npz", x=case.split.clean_x.numpy(), y=case.split.clean_y.numpy())
-    return case
+    infected, split = train_infected_digits(seed)
+    shape = tuple(split.x_clean.shape[1:])
+    write_pt2(export_module(infected.module, shape), home / "suspect.pt2", shape)
+    np.savez_compressed(home / "clean_samples.npz", x=split.x_clean.numpy(), y=split.y_clean.numpy())
+    return infected, split
 
 
-def _register(home: Path, uri: str, case: Any) -> str:
+def _register(home: Path, uri: str) -> str:
     from modelmend.registry.register import register_plain
 
     return str(register_plain(home / "suspect.pt2", NAME, uri))
@@ -126,11 +126,13 @@ def _true_rates(case: Any, repaired: Path) -> tuple[dict[str, float], dict[str, 
     from modelmend.metrics import accuracy, attack_success
     from modelmend.model.pt2 import read_pt2
 
-    x, y = case.split.measure_x, case.split.measure_y
-    triggered, targets = case.attack.apply(x), case.attack.target(y)
+    infected, split = case
+    x, y = split.x_test, split.y_test
+    attack = infected.sealed.open(purpose="final-measurement")
+    triggered, targets = attack.apply(x), attack.target(y)
     rates = []
     with torch.no_grad():
-        for graph in (case.module.eval(), read_pt2(repaired)):
+        for graph in (infected.module.eval(), read_pt2(repaired)):
             clean, attacked = graph(x).argmax(1), graph(triggered).argmax(1)
             rates.append({"accuracy": accuracy(clean, y), "asr": attack_success(attacked, y, targets)})
     return rates[0], rates[1]

@@ -197,7 +197,7 @@ def approve(
     name: Annotated[str, typer.Argument(help="Registered model.")],
     version: Annotated[str, typer.Argument(help="Version to approve.")],
     by: Annotated[str, typer.Option(help="Who approves; recorded.")],
-    alias: Annotated[str, typer.Option(help="Alias that moves to the version.")] = "champion",
+    alias: Annotated[str, typer.Option(help="Alias that moves to the version.")] = "production",
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Move an alias to a version that passed the gate, in the name of a person."""
@@ -210,7 +210,7 @@ def approve(
 def rollback(
     name: Annotated[str, typer.Argument(help="Registered model.")],
     by: Annotated[str, typer.Option(help="Who rolls back; recorded.")],
-    alias: Annotated[str, typer.Option(help="Alias that goes back to where it was.")] = "champion",
+    alias: Annotated[str, typer.Option(help="Alias that goes back to where it was.")] = "production",
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Put an alias back on the version that it pointed to before the last move."""
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         ERR.print("stopped; the same --run-dir takes the run up again")
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the last line of defence
+    except Exception as error:
         shown = getattr(error, "format_message", None)
         if shown is not None:
             ERR.print(f"[red]error:[/red] {shown()}", highlight=False)

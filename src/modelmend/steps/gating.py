@@ -6,16 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import Artifact, read_artifact, sha256_json, writing
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_json, writing
 from modelmend.errors import GateError
 from modelmend.events import stage
 from modelmend.records import Decision, PrivacyReport, Scorecard
 from modelmend.steps.stores import (
-    DECISION,
-    EDITED,
-    PRIVACY,
-    REGISTRATION,
-    SCORECARD,
     open_samples,
     open_suspect,
 )
@@ -43,13 +38,13 @@ def gate_repair(
     with stage("gate_repair"), tempfile.TemporaryDirectory() as work:
         policy = load_policy(local_policy(policy_uri, Path(work)))
         bank = open_samples(samples)
-        measured, audited = read_artifact(scorecard, SCORECARD), read_artifact(privacy, PRIVACY)
+        measured, audited = read_artifact(scorecard, SCHEMAS["scorecard"]), read_artifact(privacy, SCHEMAS["privacy"])
         same_edit(measured, audited)
         card = Scorecard.read(measured.file("scorecard.json"))
         report = PrivacyReport.read(audited.file("privacy.json"))
         verdict = judge(policy, card, report, samples_hash=bank.hash, seed=seed, looks=card.looks)
         inputs = {"samples": bank.artifact, "scorecard": measured, "privacy": audited}
-        with writing(decision, DECISION, producer="gate_repair", inputs=inputs, seed=seed) as folder:
+        with writing(decision, SCHEMAS["decision"], producer="gate_repair", inputs=inputs, seed=seed) as folder:
             verdict.write(folder / "decision.json")
         return str(verdict.verdict)
 
@@ -111,8 +106,8 @@ def register_model(
 
     with stage("register_model"), tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
-        final, measured = read_artifact(edited, EDITED), read_artifact(scorecard, SCORECARD)
-        audited, judged = read_artifact(privacy, PRIVACY), read_artifact(decision, DECISION)
+        final, measured = read_artifact(edited, SCHEMAS["edited"]), read_artifact(scorecard, SCHEMAS["scorecard"])
+        audited, judged = read_artifact(privacy, SCHEMAS["privacy"]), read_artifact(decision, SCHEMAS["decision"])
         same_edit(measured, audited)
         if measured.inputs.get("edited") != final.digest or judged.inputs.get("scorecard") != measured.digest:
             raise GateError("the decision is about another model", where=decision, fix="pass the artifacts of one run")
@@ -140,12 +135,14 @@ def register_model(
             },
         )
         inputs = {"suspect": source.artifact, "edited": final, "decision": judged}
-        with writing(registration, REGISTRATION, producer="register_model", inputs=inputs, seed=seed) as folder:
+        with writing(
+            registration, SCHEMAS["registration"], producer="register_model", inputs=inputs, seed=seed
+        ) as folder:
             result.write(folder / "registration.json")
         return str(result.status)
 
 
 def registration_record(path: str) -> dict[str, Any]:
     """The record of a REGISTRATION artifact as plain values."""
-    values: dict[str, Any] = read_artifact(path, REGISTRATION).json("registration.json")
+    values: dict[str, Any] = read_artifact(path, SCHEMAS["registration"]).json("registration.json")
     return values

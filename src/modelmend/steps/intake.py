@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from modelmend.artifacts import writing
+from modelmend.artifacts import SCHEMAS, writing
 from modelmend.errors import InputError, SamplesError
 from modelmend.events import stage
 from modelmend.records import Preprocessing, SuspectInfo
-from modelmend.steps.stores import SAMPLES, SUSPECT, PARTS, open_suspect, save_classifier, save_samples
+from modelmend.steps.stores import PARTS, open_suspect, save_classifier, save_samples
 
 
 def preprocessing(
@@ -67,11 +67,11 @@ def import_model(
         The suspect's record as plain values.
     """
     from modelmend import storage
+    from modelmend.model.classifier import Classifier
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
     from modelmend.model.hashing import content_hash
     from modelmend.model.load import load
-    from modelmend.model.classifier import Classifier
     from modelmend.model.scan import outputs_probabilities
 
     with stage("import_model") as progress, tempfile.TemporaryDirectory() as work:
@@ -108,7 +108,7 @@ def import_model(
         )
         progress("writing the clone", 2, 3)
         params = {"model": model_uri, "arch": arch}
-        with writing(suspect, SUSPECT, producer="import_model", params=params) as folder:
+        with writing(suspect, SCHEMAS["suspect"], producer="import_model", params=params) as folder:
             save_classifier(Classifier(graph, told, loaded.num_classes), folder, info)
             info.write(folder / "suspect.json")
         progress("done", 3, 3)
@@ -180,7 +180,7 @@ def validate_samples(
         progress("writing", 3, 4)
         content = bank.hash()
         inputs = {"suspect": source.artifact}
-        with writing(samples, SAMPLES, producer="validate_samples", inputs=inputs, seed=seed) as folder:
+        with writing(samples, SCHEMAS["samples"], producer="validate_samples", inputs=inputs, seed=seed) as folder:
             save_samples(folder, bank, part, {"hash": content, "accuracy": clean, "classes": info.num_classes})
             checked.validation.write(folder / "validation.json")
             match.write(folder / "domain.json")

@@ -6,17 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import Artifact, read_artifact, writing
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, writing
 from modelmend.errors import ArtifactError
 from modelmend.events import stage
 from modelmend.metrics import accuracy, clopper_pearson, paired_drop
 from modelmend.records import ClassAccuracy, Measured, Scorecard
 from modelmend.steps.gating import local_policy
 from modelmend.steps.stores import (
-    EDITED,
-    PRIVACY,
-    PRUNED,
-    SCORECARD,
     open_classifier,
     open_evidence,
     open_samples,
@@ -58,7 +54,7 @@ def measure_repair(
     with stage("measure_repair") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, _ = open_evidence(evidence)
-        cuts, final = read_artifact(pruned, PRUNED), read_artifact(edited, EDITED)
+        cuts, final = read_artifact(pruned, SCHEMAS["pruned"]), read_artifact(edited, SCHEMAS["edited"])
         if final.inputs.get("suspect") not in (None, source.artifact.digest):
             raise ArtifactError(
                 "this edit belongs to another suspect", where=edited, fix="pass the artifacts of one run"
@@ -133,7 +129,7 @@ def measure_repair(
         }
         params = {"looks": looks}
         with writing(
-            scorecard, SCORECARD, producer="measure_repair", inputs=inputs, params=params, seed=seed
+            scorecard, SCHEMAS["scorecard"], producer="measure_repair", inputs=inputs, params=params, seed=seed
         ) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
@@ -176,7 +172,7 @@ def audit_privacy(
 
     with stage("audit_privacy") as progress, tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
-        final = read_artifact(edited, EDITED)
+        final = read_artifact(edited, SCHEMAS["edited"])
         repaired = open_classifier(final, source.info, expect=final.json("edit.json")["content_hash"])
         policy = load_policy(local_policy(policy_uri, Path(work)))
 
@@ -199,7 +195,9 @@ def audit_privacy(
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "edited": final}
         params = {"looks": looks, "members": bool(members_uri)}
-        with writing(privacy, PRIVACY, producer="audit_privacy", inputs=inputs, params=params, seed=seed) as folder:
+        with writing(
+            privacy, SCHEMAS["privacy"], producer="audit_privacy", inputs=inputs, params=params, seed=seed
+        ) as folder:
             report.write(folder / "privacy.json")
         outcomes = [finding.outcome for finding in report.findings]
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelmend.artifacts import Artifact, read_artifact, write_json, writing
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, writing
 from modelmend.events import stage
 from modelmend.progress import silent
 from modelmend.steps.stores import (
-    ACTIVATIONS,
-    EDITED,
-    PRUNED,
     SampleBank,
     Suspect,
     open_classifier,
@@ -53,7 +50,7 @@ def prune_neurons(
     with stage("prune_neurons") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
-        statistics = read_artifact(activations, ACTIVATIONS)
+        statistics = read_artifact(activations, SCHEMAS["activations"])
         config = PruningConfig()
         result = prune(
             source.classifier,
@@ -68,7 +65,9 @@ def prune_neurons(
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params = {"config": config.model_dump(mode="json")}
-        with writing(pruned, PRUNED, producer="prune_neurons", inputs=inputs, params=params, seed=seed) as folder:
+        with writing(
+            pruned, SCHEMAS["pruned"], producer="prune_neurons", inputs=inputs, params=params, seed=seed
+        ) as folder:
             repaired = save_classifier(result.classifier, folder, source.info)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)
             (folder / "search.jsonl").write_text(lines, encoding="utf-8")
@@ -119,7 +118,7 @@ def edit_weights(
     with stage("edit_weights") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
-        before = read_artifact(pruned, PRUNED)
+        before = read_artifact(pruned, SCHEMAS["pruned"])
         model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
         fresh = reprobe(bank, found.families, found.suspects)(model, seed + 1)
         config = EditConfig()
@@ -158,7 +157,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
     with stage("fine_tune") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
-        before = read_artifact(edited, EDITED)
+        before = read_artifact(edited, SCHEMAS["edited"])
         model = open_classifier(before, source.info, expect=before.json("edit.json")["content_hash"])
         fresh = reprobe(bank, found.families, found.suspects)(model, seed + 2)
         config = FineTuneConfig()
@@ -186,7 +185,7 @@ def _write_edited(
     params: dict[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    with writing(path, EDITED, producer=producer, inputs=inputs, params=params, seed=seed) as folder:
+    with writing(path, SCHEMAS["edited"], producer=producer, inputs=inputs, params=params, seed=seed) as folder:
         repaired = save_classifier(result.classifier, folder, source.info)
         _save_state(result.classifier, folder / "model.safetensors")
         delta = {name: value.detach().cpu().contiguous() for name, value in result.delta.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +13,21 @@ from modelmend.records import Decision, Evidence, PrivacyReport, Registration, S
 from modelmend.steps import stores
 
 
-def write_report(
-    report: str,
-    *,
-    suspect: str = "",
-    samples: str = "",
-    evidence: str = "",
-    activations: str = "",
-    pruned: str = "",
-    edited: str = "",
-    scorecard: str = "",
-    privacy: str = "",
-    decision: str = "",
-    registration: str = "",
-    error: dict[str, Any] | None = None,
-) -> None:
+def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[str, Any] | None = None) -> None:
     """Write the report from whatever artifacts there are.
 
     Args:
         report: The HTML file to write.
-        suspect: SUSPECT artifact, or empty; so for all that follow.
-        samples: SAMPLES artifact.
-        evidence: EVIDENCE artifact.
-        activations: ACTIVATIONS artifact.
-        pruned: PRUNED artifact.
-        edited: EDITED artifact.
-        scorecard: SCORECARD artifact.
-        privacy: PRIVACY artifact.
-        decision: DECISION artifact.
-        registration: REGISTRATION artifact.
+        artifacts: Role (``suspect``, ``samples``, ``evidence``, ``activations``, ``pruned``, ``edited``,
+            ``scorecard``, ``privacy``, ``decision``, ``registration``) -> directory; missing ones are left out.
         error: ``stage``, ``message``, ``where``, ``field``, ``fix`` of what stopped the run.
     """
     from modelmend.report.html import write_report as render
 
     with stage("write_report"):
-        paths = {
-            "suspect": (suspect, stores.SUSPECT),
-            "samples": (samples, stores.SAMPLES),
-            "evidence": (evidence, stores.EVIDENCE),
-            "activations": (activations, stores.ACTIVATIONS),
-            "pruned": (pruned, stores.PRUNED),
-            "edited": (edited, stores.EDITED),
-            "scorecard": (scorecard, stores.SCORECARD),
-            "privacy": (privacy, stores.PRIVACY),
-            "decision": (decision, stores.DECISION),
-            "registration": (registration, stores.REGISTRATION),
-        }
         have: dict[str, Artifact] = {}
-        for role, (path, schema) in paths.items():
+        for role, schema in stores.SCHEMAS.items():
+            path = artifacts.get(role)
             if path and (Path(path) / MANIFEST).is_file():
                 try:
                     have[role] = read_artifact(path, schema)
@@ -109,4 +77,4 @@ def report_failure(state: str, message: str, report: str) -> None:
     error = (
         {"stage": "pipeline", "message": f"{state}: {message or 'see the log of the failed task'}"} if failed else None
     )
-    write_report(report, error=error)
+    write_report(report, {}, error=error)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modelmend.artifacts import Artifact, read_artifact, write_json
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json
 from modelmend.errors import ArtifactError
 from modelmend.model.classifier import Classifier
 from modelmend.model.hashing import content_hash
@@ -22,18 +22,6 @@ from modelmend.samples.data import Samples
 
 if TYPE_CHECKING:
     from modelmend.probe.trigger import Trigger
-
-SUSPECT = "modelmend.suspect/1"
-SAMPLES = "modelmend.samples/1"
-EVIDENCE = "modelmend.evidence/1"
-ACTIVATIONS = "modelmend.activations/1"
-PRUNED = "modelmend.pruned/1"
-EDITED = "modelmend.edited/1"
-SCORECARD = "modelmend.scorecard/1"
-PRIVACY = "modelmend.privacy/1"
-DECISION = "modelmend.decision/1"
-REGISTRATION = "modelmend.registration/1"
-REPORT = "modelmend.report/1"
 
 Part = Literal["fit", "reward", "select", "gate"]
 PARTS: tuple[Part, ...] = ("fit", "reward", "select", "gate")
@@ -79,7 +67,7 @@ def device() -> torch.device:
 
 def open_suspect(path: str | Path) -> Suspect:
     """Open a SUSPECT artifact; the model's content hash is recomputed."""
-    artifact = read_artifact(path, SUSPECT)
+    artifact = read_artifact(path, SCHEMAS["suspect"])
     info = SuspectInfo.read(artifact.file("suspect.json"))
     return Suspect(artifact, info, open_classifier(artifact, info, expect=info.content_hash))
 
@@ -112,7 +100,7 @@ def save_samples(folder: Path, samples: Samples, part: Tensor, extra: dict[str, 
 
 def open_samples(path: str | Path) -> SampleBank:
     """Open a SAMPLES artifact."""
-    artifact = read_artifact(path, SAMPLES)
+    artifact = read_artifact(path, SCHEMAS["samples"])
     tensors = load_file(artifact.file("samples.safetensors"))
     record = artifact.json("samples.json")
     samples = Samples(
@@ -143,5 +131,5 @@ def load_triggers(path: Path) -> list[Trigger]:
 
 def open_evidence(path: str | Path) -> tuple[Artifact, Evidence, list[Trigger]]:
     """Open an EVIDENCE artifact with its candidate triggers on the device."""
-    artifact = read_artifact(path, EVIDENCE)
+    artifact = read_artifact(path, SCHEMAS["evidence"])
     return artifact, Evidence.read(artifact.file("evidence.json")), load_triggers(artifact.file("triggers.safetensors"))
