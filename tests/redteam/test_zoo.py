@@ -12,7 +12,7 @@ from modelmend.redteam.attacks import CORE
 from modelmend.redteam.data import Split, halves, read_split, thin
 from modelmend.redteam.digits import digits_recipe
 from modelmend.redteam.sealed import PURPOSE, read_sealed
-from modelmend.redteam.store import halved, read_records, read_weights, write_weights
+from modelmend.redteam.store import halved, publish, read_records, read_weights, write_weights
 from modelmend.redteam.train import measure
 
 
@@ -79,13 +79,25 @@ def test_recorded_figures_are_those_of_the_stored_weights(data, tmp_path):
     assert record.test_samples == len(half)
 
 
+def test_publishing_copies_finished_models_once_and_checks_them(data, tmp_path):
+    out, public = tmp_path / "zoo", tmp_path / "public"
+    (record,) = zoo.run(data, out, [zoo.plan("small", "fashion_mnist", "cnn_small", "badnets", seed=3)])
+    assert zoo.main(["--out", str(out), "--publish", str(public)]) == 0
+    assert read_records(public) == [record]
+    assert publish(out, public) == []
+    (public / f"{record.name}.json").unlink()
+    (out / record.weights).write_bytes(b"other")
+    with pytest.raises(InputError, match="not the one that was measured"):
+        publish(out, public)
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path):
     module = ARCHITECTURES["cnn_small"](1, 10, 8)
     halved(module)
     write_weights(module, tmp_path / "w")
     restored = read_weights("cnn_small", tmp_path / "w", (1, 8, 8), 10)
     assert torch.equal(restored.conv1.weight, module.conv1.weight)
-    with pytest.raises(InputError, match="another architecture|cannot load"):
+    with pytest.raises(InputError, match=r"another architecture|cannot load"):
         read_weights("resnet8", tmp_path / "w", (1, 8, 8), 10)
 
 

@@ -136,6 +136,33 @@ def read_records(folder: Path) -> list[ZooRecord]:
     return [ZooRecord.read(path) for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
 
 
+def publish(source: Path, destination: Path) -> list[ZooRecord]:
+    """Copy finished models that ``destination`` lacks or holds in another form; each record comes last.
+
+    Returns:
+        The records copied.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    held = {record.name: record for record in read_records(destination)}
+    copied = []
+    for record in read_records(source):
+        if held.get(record.name) == record:
+            continue
+        for name, expected in ((record.weights, record.weights_hash), (record.trigger, record.trigger_hash)):
+            if name is None:
+                continue
+            if sha256_file(source / name) != expected:
+                raise InputError("the file is not the one that was measured", where=source / name, fix="train it again")
+            part = destination / f"{name}.part"
+            part.write_bytes((source / name).read_bytes())
+            part.replace(destination / name)
+        record.write(destination / f"{record.name}.json.part")
+        (destination / f"{record.name}.json.part").replace(destination / f"{record.name}.json")
+        copied.append(record)
+    write_manifest(destination)
+    return copied
+
+
 def write_manifest(folder: Path) -> None:
     """Collect the records into ``manifest.json``; whole or absent."""
     part = folder / f"{MANIFEST}.part"

@@ -18,7 +18,7 @@ from modelmend.progress import Progress, silent
 from modelmend.redteam.attacks import ATTACKS, CORE, HARD
 from modelmend.redteam.data import DATASETS, Split, halves, read_split, thin
 from modelmend.redteam.sealed import PURPOSE
-from modelmend.redteam.store import ZooRecord, halved, read_records, write_model
+from modelmend.redteam.store import ZooRecord, halved, publish, read_records, write_model
 from modelmend.redteam.train import Recipe, measure, train
 
 _LOG = logging.getLogger("modelmend.redteam.zoo")
@@ -158,14 +158,21 @@ def _one(item: Plan, train_part: Split, test_part: Split, out: Path, progress: P
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the zoo."""
     parser = argparse.ArgumentParser(prog="python -m modelmend.redteam.zoo", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of <name>_{train,test}.parquet")
+    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet")
     parser.add_argument("--out", type=Path, required=True, help="the zoo's folder; finished models are skipped")
     parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="may be given several times")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="only models whose name holds this text")
+    parser.add_argument("--publish", type=Path, help="train nothing; copy finished models from --out to this folder")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("modelmend.redteam.sealed").setLevel(logging.WARNING)
+    if options.publish:
+        for record in publish(options.out, options.publish):
+            _LOG.info("copied %s: ACC %s, ASR %s", record.name, record.acc, record.asr)
+        return 0
+    if options.data is None:
+        parser.error("--data is needed to train")
     torch.set_num_threads(options.threads)
     plans = [item for suite in options.suite or ["small"] for item in SUITES[suite]() if options.only in item.name]
     run(options.data, options.out, plans, progress=lambda m, done, total: _LOG.info("%s (%d/%d)", m, done, total))
