@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from modelmend.errors import InputError
-from modelmend.model.labels import compress, varying
-from modelmend.model.propagate import Flow, attribute, propagate
+from modelmend.model.labels import Value, compress, varying
+from modelmend.model.propagate import Flow, Read, attribute, base_name, propagate
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def groups_of(flow: Flow) -> list[Group]:
                 slices.setdefault(atom, []).append(Slice(name, dim, index, "value", value.zero))
     sites: dict[int, dict[tuple[Node, int], tuple[int, ...]]] = {}
     readers: dict[tuple[Node, int], list[str]] = {}
-    for read in flow.reads:
+    for read in map(partial(_hoist, flow), flow.reads):
         readers.setdefault((read.node, read.dim), []).append(read.reader.name)
         for atom, index in _by_atom(atoms.find(read.labels)):
             sites.setdefault(atom, {})[read.node, read.dim] = index
@@ -146,6 +147,26 @@ def groups_of(flow: Flow) -> list[Group]:
             )
         )
     return groups
+
+
+_PASSES = frozenset(
+    "view _unsafe_view reshape flatten unflatten squeeze unsqueeze permute transpose t clone contiguous dropout".split()
+)
+
+
+def _hoist(flow: Flow, read: Read) -> Read:
+    """Move a read to before the operators that only rearrange, where channels are an axis of their own."""
+    while read.node.op == "call_function" and base_name(read.node) in _PASSES and len(read.node.users) == 1:
+        source = read.node.args[0]
+        item = flow.items[source] if isinstance(source, Node) else None
+        if not isinstance(source, Node) or not isinstance(item, Value):
+            break
+        labels = compress(flow.atoms.find(item.labels))
+        axes = varying(labels)
+        if len(axes) != 1:
+            break
+        read = Read(read.node, source, axes[0], labels.reshape(-1))
+    return read
 
 
 def _by_atom(labels: Tensor) -> Iterable[tuple[int, tuple[int, ...]]]:

@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 from modelmend.model.labels import Value, compress, varying
 from modelmend.model.propagate import Flow, Item, ParamRef, Rule, arguments, base_name
 from modelmend.model.rules_weights import _give_up
+from modelmend.model.shapes import Spec
 
 
 def _labels_of(flow: Flow, node: Node, sources: list[Value]) -> Any:
@@ -41,6 +42,22 @@ def move(flow: Flow, node: Node) -> Item:
     target = torch.ops.aten.reshape.default if base_name(node) in ("view", "_unsafe_view") else node.target
     made = target(*args, **kwargs)  # type: ignore[operator]
     return _raise(flow, made, all(s.zero for s in sources if bool((s.labels != 0).any())))
+
+
+def expand(flow: Flow, node: Node) -> Item:
+    """Repeating a fixed value along an axis of size 1: the copies get atoms, for fewer of them can be made."""
+    made, source = move(flow, node), flow.value(node.args[0])
+    assert isinstance(made, Value)
+    spec, lead = flow.shapes[node], len(made.shape) - len(source.shape)
+    before = (1,) * lead + source.shape
+    axes = [d for d, (old, new) in enumerate(zip(before, made.shape, strict=True)) if old == 1 < new]
+    if not isinstance(spec, Spec) or spec.batch == -1 or bool((source.labels != 0).any()):
+        return made
+    axes = [d for d in axes if d != spec.batch]
+    if not axes:
+        return made
+    sizes = [made.shape[d] if d == axes[0] else 1 for d in range(len(made.shape))]
+    return Value(made.shape, flow.atoms.new(made.shape[axes[0]]).reshape(sizes), zero=False)
 
 
 def keep(flow: Flow, node: Node) -> Item:
@@ -150,8 +167,8 @@ def pad(flow: Flow, node: Node) -> Item:
 
 
 _MOVES = (
-    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "movedim",
-    "broadcast_to", "slice", "narrow", "split", "split_with_sizes", "chunk", "cat", "concat", "repeat", "tile",
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "movedim",
+    "slice", "narrow", "split", "split_with_sizes", "chunk", "cat", "concat", "repeat", "tile",
 )  # fmt: skip
 _KEEPS = (
     "clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh_copy", "to",
@@ -162,6 +179,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_MOVES, move),
     **dict.fromkeys(_KEEPS, keep),
     **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "swapaxes", "swapdims", "mT"), transpose),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
     "select": _cuts(_dim(1)),
     "unbind": _cuts(_dim(1)),
     "roll": _cuts(_rolled),

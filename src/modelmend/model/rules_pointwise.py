@@ -63,10 +63,8 @@ def pointwise(flow: Flow, node: Node) -> Item:
     if base_name(node) in ("add", "sub") and sum(isinstance(flow.items[s], Value) for s in operands) > 1 and tied:
         flow.mark("stream", tied[0])
     found = flow.fixed(shape).labels
-    for labels in tied:
-        found = flow.atoms.find(labels + torch.zeros_like(found))
-        if len(varying(compress(found))) == len(vary):
-            break
+    if tied:
+        found = flow.atoms.find(tied[0] + found)
     return Value(shape, compress(found), _zero_at_zero(flow, node, operands))
 
 

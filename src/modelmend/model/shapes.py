@@ -24,11 +24,13 @@ class Spec:
         shape: Sizes, batch included.
         dtype: Element type.
         batch: The axis that *is* the batch; None when no axis depends on it, -1 when it is merged with another axis.
+        merged: The axis that it is merged into, in that case.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     batch: int | None = None
+    merged: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def _merge(two: Entry, three: Entry) -> Entry:
         return two
     changed = [d for d, (a, b) in enumerate(zip(two.shape, three.shape, strict=True)) if a != b]
     clean = len(changed) == 1 and two.shape[changed[0]] == BATCH
-    return Spec(two.shape, two.dtype, changed[0] if clean else -1 if changed else None)
+    if clean or not changed:
+        return Spec(two.shape, two.dtype, changed[0] if clean else None)
+    return Spec(two.shape, two.dtype, -1, changed[0] if len(changed) == 1 else None)
 
 
 @torch.no_grad()

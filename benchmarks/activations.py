@@ -1,0 +1,82 @@
+"""What collecting activations costs over a bare forward pass of the same samples, in the same run.
+
+    python benchmarks/activations.py [--threads 1] [--device cpu] [--rounds 5] [--out activations.json]
+
+Rounds alternate between the forms, so that a busy machine slows all alike; the fastest round of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from modelmend.model.activations import collect, sites_of
+from modelmend.model.architectures import ARCHITECTURES
+from modelmend.model.classifier import Classifier
+from modelmend.model.export import export_module
+from modelmend.model.groups import find_groups
+from modelmend.records import Preprocessing
+
+BATCH = 64
+
+
+def measure(name: str, samples: int, device: str, rounds: int) -> dict[str, float | str]:
+    """Seconds of a bare pass and the ratios of the forms of ``collect`` for one architecture at 32x32."""
+    torch.manual_seed(0)
+    shape, classes = (3, 32, 32), 10
+    graph = export_module(ARCHITECTURES[name](shape[0], classes, shape[1]).eval(), shape).to(device)
+    classifier = Classifier(graph, Preprocessing(), classes).frozen()
+    x, y = torch.rand(samples, *shape), torch.arange(samples) % classes
+    sites = sites_of(find_groups(graph, shape))
+
+    def bare() -> None:
+        with torch.no_grad():
+            for part in x.split(BATCH):
+                classifier(part)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    forms: dict[str, Callable[[], object]] = {
+        "bare": bare,
+        "moments": lambda: collect(classifier, x, y, sites, BATCH),
+        "sketch": lambda: collect(classifier, x, y, sites, BATCH, sketch=True),
+        "full": lambda: collect(classifier, x, y, sites, BATCH, full=True),
+    }
+    best = dict.fromkeys(forms, float("inf"))
+    for _ in range(rounds):
+        for form, run in forms.items():
+            started = time.perf_counter()
+            run()
+            best[form] = min(best[form], time.perf_counter() - started)
+    ratios = {form: round(best[form] / best["bare"], 3) for form in forms if form != "bare"}
+    return {"architecture": name, "sites": len(sites), "samples": samples, "bare_s": round(best["bare"], 3), **ratios}
+
+
+def main() -> None:
+    """Print the table and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--names", nargs="*", default=["resnet8", "vgg_small", "mobilenet_small", "vit_tiny"])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = [measure(name, options.samples, options.device, options.rounds) for name in options.names]
+    machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "batch": BATCH}
+    print(json.dumps(machine | vars(options) | {"out": str(options.out)}))
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    if options.out:
+        options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
