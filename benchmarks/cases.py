@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -82,6 +83,14 @@ def read_cases(suite: str, data: Path | None, zoo: Path) -> list[Case]:
     return [_from_zoo(record, data, zoo) for record in sorted(records, key=lambda r: (r.recipe.dataset, r.name))]
 
 
+def clean_references(cases: Sequence[Case]) -> dict[tuple[str, str], Case]:
+    """Clean models by (data set, architecture); of the digits one is trained."""
+    found = {(c.recipe.dataset, c.recipe.arch): c for c in cases if c.recipe.attack is None}
+    if any(c.recipe.dataset == "digits" for c in cases):
+        found["digits", "cnn_small"] = _digits(None)
+    return found
+
+
 def draw_budget(pool: Samples, size: int, seed: int) -> Samples:
     """``size`` clean samples, each class by its share of the pool (rounded up, so at least one)."""
     if size >= len(pool):
@@ -95,10 +104,10 @@ def draw_budget(pool: Samples, size: int, seed: int) -> Samples:
     return pool.subset(torch.cat(chosen).sort().values)
 
 
-def _digits(attack: str) -> Case:
+def _digits(attack: str | None) -> Case:
     infected, split = _digits_model(attack)
     return Case(
-        name=f"digits-cnn_small-{attack}",
+        name=f"digits-cnn_small-{attack or 'clean'}",
         data="digits 8x8",
         recipe=infected.recipe,
         infected=infected.asr is not None and infected.asr >= INFECTED_ABOVE,
@@ -113,7 +122,7 @@ def _digits(attack: str) -> Case:
 
 
 @lru_cache
-def _digits_model(attack: str) -> tuple[Infected, DigitsSplit]:
+def _digits_model(attack: str | None) -> tuple[Infected, DigitsSplit]:
     return train_infected_digits(7, attack=attack)
 
 

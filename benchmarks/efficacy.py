@@ -10,7 +10,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.cases import SUITES, Case, clean_references, draw_budget, read_cases
 from benchmarks.measure import Figures, final_measurement
 from benchmarks.methods import Method, Triggers, methods
 from benchmarks.parts import NotApplicableError, divide
+from benchmarks.reactivation import excess, reactivate
 from benchmarks.table import markdown, summary
 from modelmend import __version__
 from modelmend.artifacts import write_json
 from modelmend.errors import ModelmendError
 from modelmend.metrics import der, relative_der, sample_passes
+from modelmend.model.classifier import Classifier
 from modelmend.model.cost import count
 from modelmend.progress import Progress
 
@@ -36,8 +38,24 @@ EFFORT = {"smoke": 0.25, "small": 0.25, "full": 1.0}
 """Share of the baselines' published step counts, by suite; every table states it."""
 
 
-def run_cell(case: Case, method: Method, triggers: Triggers, seed: int, progress: Progress) -> dict[str, Any]:
+def run_cell(
+    case: Case,
+    method: Method,
+    triggers: Triggers,
+    seed: int,
+    progress: Progress,
+    *,
+    reference: Case | None = None,
+) -> dict[str, Any]:
     """Repair one model by one method; nothing true about the trigger is known until the repair is finished.
+
+    Args:
+        case: The model.
+        method: The repair.
+        triggers: The probe that methods may ask.
+        seed: Of the method.
+        progress: Called inside the method.
+        reference: Clean model of the same recipe; with it the repaired model's backdoor is tried to be woken.
 
     Returns:
         Status, cost and the figures before and after.
@@ -67,6 +85,21 @@ def run_cell(case: Case, method: Method, triggers: Triggers, seed: int, progress
         "seconds": round(seconds, 2),
         "passes": passes,
         "probe_seconds": round(triggers.seconds, 2) if triggers.used else 0.0,
+        "reactivation": None if reference is None else _woken(case, reference, repaired, before.asr, seed),
+    }
+
+
+def _woken(
+    case: Case, reference: Case, repaired: Classifier, infected: float | None, seed: int
+) -> dict[str, float | None] | None:
+    if case.sealed is None or infected is None:
+        return None
+    asleep, clean = reactivate(case, case, repaired, seed), reactivate(reference, case, reference.classifier(), seed)
+    return {
+        "retuned": asleep.retuned,
+        "retuned_excess": excess(asleep.retuned, clean.retuned, infected),
+        "queried": asleep.queried,
+        "queried_excess": excess(asleep.queried, clean.queried, infected),
     }
 
 
@@ -86,6 +119,7 @@ def run(
     effort: float,
     out: Path,
     progress: Progress,
+    references: Mapping[tuple[str, str], Case] | None = None,
 ) -> list[dict[str, Any]]:
     """Run all cells that ``out`` does not hold yet under the same settings.
 
@@ -97,24 +131,28 @@ def run(
         effort: Of the baselines.
         out: Folder of the cells' files.
         progress: Called after every cell and inside methods.
+        references: Clean models by (data set, architecture), for re-activation.
     """
     table = methods(effort)
     cells: list[dict[str, Any]] = []
     total = len(cases) * len(names) * len(seeds)
     (out / "cells").mkdir(parents=True, exist_ok=True)
     for case in cases:
+        reference = (references or {}).get((case.recipe.dataset, case.recipe.arch))
         for seed in seeds:
             triggers: Triggers | None = None
             for name in names:
                 path = out / "cells" / f"{case.name}--{name}--s{seed}.json"
                 settings = {"budget": budget, "effort": effort, "code_version": __version__}
+                settings["reactivation"] = reference is not None
                 cell = _finished(path, settings)
                 if cell is None:
                     if triggers is None:
                         parts = divide(draw_budget(case.pool, budget, seed), seed)
                         triggers = Triggers(case.classifier(), parts, seed)
                     label = f"{case.name}, {name}, seed {seed}"
-                    cell = run_cell(case, table[name], triggers, seed, _within(progress, label, len(cells), total))
+                    tell = _within(progress, label, len(cells), total)
+                    cell = run_cell(case, table[name], triggers, seed, tell, reference=reference)
                     cell |= _description(case) | {"method": name, "seed": seed, "settings": settings}
                     part = path.with_suffix(".part")
                     write_json(part, cell)
@@ -176,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--budget", type=int, default=1000, help="clean samples of the defender")
     parser.add_argument("--effort", type=float, help="share of the baselines' published steps")
+    parser.add_argument("--reactivate", action="store_true", help="also try to wake the backdoor after each repair")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--out", type=Path, default=Path(".work/efficacy"), help="finished cells there are not run again"
@@ -189,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effort = EFFORT[options.suite] if options.effort is None else options.effort
     console = Console()
     try:
-        cases = [c for c in read_cases(options.suite, options.data, options.zoo) if options.only in c.name]
+        everyone = read_cases(options.suite, options.data, options.zoo)
+        cases = [case for case in everyone if options.only in case.name]
         with Bar(console=console, transient=True) as bar:
             task = bar.add_task("efficacy", total=None)
             cells = run(
@@ -199,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 budget=options.budget,
                 effort=effort,
                 out=options.out / options.suite,
+                references=clean_references(everyone) if options.reactivate else None,
                 progress=lambda message, done, total: bar.update(
                     task, description=message, completed=done, total=total
                 ),

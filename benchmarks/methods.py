@@ -16,7 +16,6 @@ from modelmend.progress import Progress, silent
 
 if TYPE_CHECKING:
     from modelmend.probe.run import ProbeResult
-
     from modelmend.probe.trigger import Trigger
 
 

@@ -93,10 +93,27 @@ def markdown(cells: Sequence[Cell], settings: Mapping[str, Any]) -> str:
     parts += ["## By model", _table(heads, _rows([*infected, *clean], _by_model))]
     if failed:
         parts += ["## Failed attacks (true ASR under 80 %), left out above", "\n".join(f"- {name}" for name in failed)]
+    woken = [c for c in infected if c.get("reactivation")]
+    if woken:
+        parts += ["## Re-activation: ASR after trying to wake the backdoor", _woken_table(woken)]
     if broken:
         lines = [f"- {c['model']}, {c['method']}, seed {c['seed']}: {c['status']}: {c['reason']}" for c in broken]
         parts += ["## Not finished", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _woken_table(cells: Sequence[Cell]) -> str:
+    """Excess is 0 for a clean model of the same recipe and 1 for the infected one."""
+    groups: dict[str, list[Mapping[str, float | None]]] = {}
+    for cell in cells:
+        groups.setdefault(cell["method"], []).append(cell["reactivation"])
+    names = ("retuned", "retuned_excess", "queried", "queried_excess")
+    rows = [
+        "| " + " | ".join([method, str(len(group)), *(spread((g[name] for g in group), 100) for name in names)]) + " |"
+        for method, group in groups.items()
+    ]
+    head = "| method | n | re-tuned ASR % | excess % | queried ASR % | excess % |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
 def _by_model(cell: Cell) -> tuple[str, ...]:

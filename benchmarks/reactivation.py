@@ -1,0 +1,98 @@
+"""Is the backdoor gone or asleep: how easily it comes back, by re-tuning and by a perturbed query.
+
+After arXiv 2410.09838 (re-tuning), 2405.16134 (query). The true trigger is used: final measurement only. A clean
+model of the same recipe gives the reference, because some success needs no backdoor at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from benchmarks.baselines.graph import parameters, set_batch_norm_training, trainable
+from benchmarks.cases import Case
+from benchmarks.parts import batches
+from modelmend.metrics import attack_success
+from modelmend.model.classifier import Classifier
+from modelmend.redteam.attacks import Attack
+from modelmend.redteam.sealed import PURPOSE
+
+CLEAN_SHARE, TRIGGERED, EPOCHS, LR, BATCH = 0.02, 5, 5, 0.01, 32
+"""Re-tuning: clean samples (share of the training set), triggered samples, schedule."""
+RADIUS, STEPS, QUERIES = 0.05, 40, 256
+"""Query: L-inf radius of the universal perturbation, sign-gradient steps, samples it is fitted on."""
+
+
+@dataclass(frozen=True)
+class Reactivation:
+    """ASR after each way of waking the backdoor, 0..1."""
+
+    retuned: float
+    queried: float
+
+
+def reactivate(case: Case, attacked: Case, classifier: Classifier, seed: int) -> Reactivation:
+    """Try to wake a backdoor.
+
+    Args:
+        case: Where the clean samples come from.
+        attacked: Whose trigger is used: ``case`` itself, or an infected case when ``case`` is the clean reference.
+        classifier: The model, repaired or clean.
+        seed: Of samples and order.
+    """
+    if attacked.sealed is None:
+        raise ValueError("a clean case has no trigger to wake")
+    attack = attacked.sealed.open(purpose=PURPOSE)
+    return Reactivation(_retuned(case, classifier, attack, seed), _queried(case, classifier, attack, seed))
+
+
+def excess(asr: float, clean: float, infected: float) -> float | None:
+    """``(ASR - ASR_clean_model) / (ASR_infected - ASR_clean_model)``; ``None`` when the two do not differ."""
+    return None if infected - clean < 1e-6 else (asr - clean) / (infected - clean)
+
+
+def _success(case: Case, classifier: Classifier, attack: Attack, delta: Tensor | None = None) -> float:
+    x = attack.apply(case.x_final)
+    if delta is not None:
+        x = (x + delta).clamp(0, 1)
+    return attack_success(classifier.predict(x), case.y_final, attack.target(case.y_final))
+
+
+def _draw(case: Case, attack: Attack, count: int, generator: Generator) -> Tensor:
+    """Positions of pool samples that are not of their target class."""
+    away = torch.nonzero(attack.target(case.pool.y) != case.pool.y).flatten()
+    return away[torch.randperm(len(away), generator=generator)[:count]]
+
+
+def _retuned(case: Case, classifier: Classifier, attack: Attack, seed: int) -> float:
+    generator = Generator().manual_seed(seed)
+    limit = case.recipe.train_limit or 1000
+    clean = torch.randperm(len(case.pool), generator=generator)[: max(BATCH, round(CLEAN_SHARE * limit))]
+    marked = _draw(case, attack, TRIGGERED, generator)
+    x = torch.cat([case.pool.x[clean], attack.apply(case.pool.x[marked])])
+    y = torch.cat([case.pool.y[clean], attack.target(case.pool.y[marked])])
+    tuned = trainable(classifier)
+    set_batch_norm_training(tuned.graph, True)
+    optimizer = torch.optim.SGD(parameters(tuned), LR, momentum=0.9)
+    for _ in range(EPOCHS):
+        for images, labels in batches(x, y, BATCH, generator):
+            optimizer.zero_grad()
+            torch.autograd.backward(nn.functional.cross_entropy(tuned(images), labels))
+            optimizer.step()
+    set_batch_norm_training(tuned.graph, False)
+    return _success(case, tuned.frozen(), attack)
+
+
+def _queried(case: Case, classifier: Classifier, attack: Attack, seed: int) -> float:
+    generator = Generator().manual_seed(seed)
+    index = _draw(case, attack, QUERIES, generator)
+    x, goal = attack.apply(case.pool.x[index]), attack.target(case.pool.y[index])
+    model = classifier.clone().frozen()
+    delta = torch.zeros_like(x[:1], requires_grad=True)
+    for _ in range(STEPS):
+        loss = nn.functional.cross_entropy(model((x + delta).clamp(0, 1)), goal)
+        step = torch.autograd.grad(loss, delta)[0].sign()
+        delta = (delta - RADIUS / 8 * step).clamp(-RADIUS, RADIUS).detach().requires_grad_()
+    return _success(case, model, attack, delta.detach())
