@@ -81,7 +81,7 @@ def measure_repair(
         shape = source.info.input_shape
         groups = find_groups(source.classifier.graph, shape)
         by_index = {group.index: group for group in groups}
-        gone = [by_index[i] for i in cut_log["cut"]]
+        gone = [by_index[cut["index"]] for cut in cut_log["cut"]]
         small = count(remove_groups(repaired.graph, gone, shape), shape) if gone else None
         ancestors: list[tuple[str, Artifact]] = [
             ("probe_backdoor", artifact),
