@@ -1,0 +1,1 @@
+"""The MLflow registry: registration on evidence, lineage, aliases, signatures, verification."""
