@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from pathlib import Path
 
 from rich.console import Console
@@ -60,3 +61,20 @@ def judge_again(
         seed=request.seed,
     )
     return verdict, decision, Registration.read(folder / "registration" / "registration.json")
+
+
+def policy_command(name: str, samples: bool, console: Console) -> int:
+    """Print a policy's text after checking it; with ``samples`` how many gate samples it needs."""
+    from modelmend.gate.policy import load_policy
+    from modelmend.gate.power import needed
+
+    checked = load_policy(name)
+    if samples:
+        console.print(f"policy {checked.name!r} needs {needed(checked)} gate samples (40 % of the clean samples)", highlight=False)
+        return 0
+    packaged = importlib.resources.files("modelmend") / "gate" / "policies" / f"{name}.yaml"
+    if packaged.is_file():
+        console.print(packaged.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
+    else:
+        console.print(f"policy {checked.name!r} is valid: {checked.hash()}", highlight=False, soft_wrap=True)
+    return 0

@@ -164,6 +164,17 @@ def gate(
 
 
 @app.command()
+def policy(
+    name: Annotated[str, typer.Argument(help="Packaged policy (default, strict) or a file to check.")] = "default",
+    samples: Annotated[bool, typer.Option("--samples", help="Say how many gate samples the policy needs.")] = False,
+) -> None:
+    """Print a packaged policy to copy from, or check a policy file of your own."""
+    from modelmend.cli.gate import policy_command
+
+    raise typer.Exit(policy_command(name, samples, OUT))
+
+
+@app.command()
 def scan(
     model: Annotated[str, typer.Argument(help="Model file, MLflow model directory, or URI.")],
     tracking_uri: TrackingUri = "",
