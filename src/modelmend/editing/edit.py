@@ -14,7 +14,7 @@ from torch import Tensor
 from modelmend.editing.batchnorm import reestimate
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
 from modelmend.editing.layers import put_back, snapshot, weight_layers
-from modelmend.editing.quality import Pair, Quality, SelectSplit, triggered
+from modelmend.editing.quality import Pair, Quality, SelectSplit, strongest, triggered
 from modelmend.editing.response import responses
 from modelmend.editing.scale import Form, scale_layers
 from modelmend.editing.tuning import TuneConfig, tune
@@ -25,8 +25,8 @@ from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 from modelmend.records import Record
 
-Reprobe = Callable[[Classifier], Sequence[Trigger]]
-"""Finds fresh candidate triggers on an edited model."""
+Reprobe = Callable[[Classifier, int], Sequence[Trigger]]
+"""Finds fresh candidate triggers on an edited model; takes a seed."""
 
 
 class EditConfig(Record):
@@ -84,7 +84,7 @@ def edit(
     config = config or EditConfig()
     started, spent = time.monotonic(), sample_passes()
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
-    triggers = list(triggers)[: config.max_triggers]
+    triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(select_pair, triggers, config.batch_size)
     before = split.measure(classifier)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
@@ -101,7 +101,7 @@ def edit(
     known = triggers
     for turn in range(config.rounds if config.repair and config.repair.epochs else 0):
         if turn:
-            fresh = list(reprobe(result)) if reprobe else []
+            fresh = list(reprobe(result, seed + turn)) if reprobe else []
             known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
             before, final = split.measure(classifier), split.measure(result)
             if not fresh or final.worst <= config.enough:

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
 from modelmend.editing.edit import as_pair, join
-from modelmend.editing.quality import SelectSplit
+from modelmend.editing.quality import SelectSplit, strongest
 from modelmend.editing.tuning import TuneConfig, tune
 from modelmend.metrics import sample_passes
 from modelmend.model.classifier import Classifier
@@ -62,7 +62,7 @@ def fine_tune(
     config = config or FineTuneConfig()
     started, spent = time.monotonic(), sample_passes()
     samples = join(fit, reward)
-    triggers = list(triggers)[: config.max_triggers]
+    triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(as_pair(select, "select"), triggers)
     before = split.measure(classifier)
     result = classifier.clone().frozen()

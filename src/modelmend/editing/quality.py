@@ -101,6 +101,15 @@ class SelectSplit:
         )
 
 
+def strongest(classifier: Classifier, triggers: Sequence[Trigger], samples: Pair, most: int) -> list[Trigger]:
+    """At most so many triggers, those that succeed most often on the samples, in the order given."""
+    if len(triggers) <= most:
+        return list(triggers)
+    success = SelectSplit(samples, triggers).measure(classifier).success
+    order = sorted(range(len(triggers)), key=lambda i: -success[i])[:most]
+    return [triggers[i] for i in sorted(order)]
+
+
 @torch.no_grad()
 def triggered(trigger: Trigger, x: Tensor, batch_size: int = 256) -> Tensor:
     """Samples with a trigger applied, in batches, on the device of ``x``."""

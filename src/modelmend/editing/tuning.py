@@ -34,7 +34,7 @@ class TuneConfig(Record):
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled, per step times lr")
     anchor: float = Field(default=0.0, ge=0, description="pull back to the weights at the start, like weight_decay")
     rho: float = Field(default=0.0, ge=0, description="sharpness-aware ascent, relative to each weight; 0 = off")
-    distill: float = Field(default=0.7, ge=0, le=1, description="share of the suspect's own soft output in the targets")
+    distill: float = Field(default=1.0, ge=0, le=1, description="share of the suspect's own soft output in the targets")
     shift: float = Field(default=0.06, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
     noise: float = Field(default=0.03, ge=0, description="augmentation: deviation of added noise")
 
@@ -71,7 +71,7 @@ def tune(
     """
     x, y = samples
     generator = torch.Generator().manual_seed(seed)
-    soft = _targets(teacher, x, y, config.distill)
+    hard = functional.one_hot(y.cpu(), teacher.num_classes).float()
     parameters = [p for p in classifier.graph.parameters() if p.is_floating_point()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -86,9 +86,10 @@ def tune(
             group["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
         for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
             clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
+            target = _targets(teacher, clean, hard[index], config.distill)
             hit = _draw_triggered(clean, triggers, generator)
-            batch, target = (clean, soft[index]) if hit is None else (torch.cat([clean, hit]), soft[index].repeat(2, 1))
-            _step(classifier, batch, target.to(classifier.device), optimizer, parameters, rho=config.rho)
+            batch, target = (clean, target) if hit is None else (torch.cat([clean, hit]), target.repeat(2, 1))
+            _step(classifier, batch, target, optimizer, parameters, rho=config.rho)
             if config.anchor:
                 _pull(parameters, start, config.anchor * optimizer.param_groups[0]["lr"])
         quality = select.measure(classifier)
@@ -106,12 +107,13 @@ def tune(
 
 
 @torch.no_grad()
-def _targets(teacher: Classifier, x: Tensor, y: Tensor, distill: float) -> Tensor:
-    hard = functional.one_hot(y.cpu(), teacher.num_classes).float()
-    soft = torch.cat([teacher(part).cpu().softmax(1) for part in torch.split(x, 128)])
-    wrong = soft.argmax(1) != y.cpu()  # where the suspect errs its output is no guide
-    soft[wrong] = hard[wrong]
-    return distill * soft + (1 - distill) * hard
+def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> Tensor:
+    """Mixture of the teacher's soft output and the labels; labels alone where the teacher is wrong."""
+    label = label.to(teacher.device)
+    soft = teacher(x).softmax(1)
+    right = (soft.argmax(1) == label.argmax(1)).float()[:, None]
+    share = distill * right
+    return share * soft + (1 - share) * label
 
 
 def _draw_triggered(x: Tensor, triggers: Sequence[Trigger], generator: torch.Generator) -> Tensor | None:

@@ -1,0 +1,1 @@
+"""Privacy audit: membership inference with statistics, output restriction under adaptive attack, inversion."""
