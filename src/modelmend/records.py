@@ -121,6 +121,7 @@ class Evidence(Record):
     mode: Literal["screen", "full"]
     backdoor: bool
     probability: Figure
+    calibrated: bool = Field(default=False, description="the probability comes from a calibration on a zoo of models")
     suspects: tuple[int, ...]
     families: tuple[str, ...]
     kept_family: str
@@ -132,13 +133,21 @@ class Evidence(Record):
 
 
 class Residual(Record):
-    """How much of the backdoor one family still finds after the repair, inverted from scratch."""
+    """How much of the backdoor one family still finds after the repair, inverted from scratch.
+
+    ``before`` and ``after`` are flip rates of triggers of one and the same size, ``budget``, which is chosen so that
+    ordinary classes of the suspect are seldom reached. ``floor`` is what such triggers do to the other classes of the
+    repaired model; ``excess`` is ``after`` less the floor's ``high``, at least 0.
+    """
 
     family: str
     role: Literal["used", "kept"]
     target: int
     before: Measured
     after: Measured
+    floor: Measured | None = None
+    excess: Figure = None
+    budget: Figure = None
 
 
 class ClassAccuracy(Record):

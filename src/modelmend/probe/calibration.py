@@ -1,0 +1,71 @@
+"""From per-class evidence to one probability that the model is infected."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, cast
+
+import numpy as np
+
+from modelmend.probe.anomaly import gap
+from modelmend.records import ClassEvidence
+
+FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Probability:
+    """Probability 0..1 that the model is infected, and whether it comes from a fitted calibration."""
+
+    value: float
+    calibrated: bool
+
+
+def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
+    """Scale-free summary of the evidence, comparable between models, data sets and numbers of classes.
+
+    Returns:
+        ``lead``: largest distance, over the families, from a family's first class to its second (log sizes);
+        ``second_lead``: the same of the next family; ``anomaly``: ``log1p`` of the largest robust z-score;
+        ``agree``: share of families whose first class is that of the leading family.
+    """
+    families = sorted({row.family for row in classes})
+    rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
+    rows = {f: r for f, r in rows.items() if len(r) > 2}
+    if not rows:
+        return {"lead": 0.0, "second_lead": 0.0, "anomaly": 0.0, "agree": 0.0}
+    leads = {f: gap([r.strength for r in found if r.strength is not None]) for f, found in rows.items()}
+    first = {f: max(found, key=lambda r: r.strength or -math.inf).target for f, found in rows.items()}
+    order = sorted(leads, key=lambda f: leads[f], reverse=True)
+    anomalies = [r.anomaly for found in rows.values() for r in found if r.anomaly is not None]
+    return {
+        "lead": leads[order[0]],
+        "second_lead": leads[order[1]] if len(order) > 1 else 0.0,
+        "anomaly": math.log1p(max(0.0, *anomalies)) if anomalies else 0.0,
+        "agree": float(np.mean([first[f] == first[order[0]] for f in order])),
+    }
+
+
+def probability(classes: Sequence[ClassEvidence]) -> Probability:
+    """Probability of an infection: the shipped logistic model, or, without one, a monotone score of the lead."""
+    found = features(classes)
+    model = _shipped()
+    if model is None:
+        return Probability(_logistic(12 * (found["lead"] - 0.22)), calibrated=False)
+    total = model["intercept"] + sum(weight * found[name] for name, weight in model["weights"].items())
+    return Probability(_logistic(total), calibrated=True)
+
+
+@cache
+def _shipped() -> dict[str, Any] | None:
+    path = resources.files("modelmend.probe").joinpath(FILE)
+    return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, value))))

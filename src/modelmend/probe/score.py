@@ -1,0 +1,74 @@
+"""From fitted triggers to evidence: held-out success, strength, anomaly over the classes, order of suspicion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelmend.metrics import attack_success
+from modelmend.model.classifier import Classifier
+from modelmend.probe.anomaly import anomaly_index
+from modelmend.probe.search import Fit
+from modelmend.probe.trigger import Trigger
+from modelmend.records import ClassEvidence
+
+NOT_REACHED = 0.5
+"""Taken off the strength, times the flip rate that is missing, where no trigger up to the largest size is enough."""
+
+
+@torch.no_grad()
+def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor, target: int) -> tuple[int, int]:
+    """Flipped and counted samples: those not of the target class.
+
+    Args:
+        classifier: The model.
+        trigger: The candidate.
+        x: Clean samples ``(N, ...)``.
+        y: Labels ``(N,)``.
+        target: The trigger's class.
+    """
+    others = y != target
+    if not bool(others.any()):
+        return 0, 0
+    predicted = classifier.predict(trigger(x[others].to(classifier.device)))
+    rate = attack_success(predicted, y[others], target)
+    return round(rate * int(others.sum())), int(others.sum())
+
+
+def strength(fit: Fit, tau: float) -> float:
+    """``-log size``, less a share of what is missing of the flip rate where the search hit the largest size."""
+    missing = max(0.0, tau - fit.flipped) if fit.capped else 0.0
+    return -math.log(max(fit.size, 1e-9)) - NOT_REACHED * missing
+
+
+def class_evidence(
+    family: str, fits: Mapping[int, Fit], tau: float, rates: Mapping[int, float]
+) -> tuple[ClassEvidence, ...]:
+    """Evidence of one family for the classes that it searched.
+
+    Args:
+        family: Its name.
+        fits: Target -> fit.
+        tau: Flip rate that the searches settled at.
+        rates: Target -> held-out success.
+    """
+    targets = sorted(fits)
+    strengths = [strength(fits[t], tau) for t in targets]
+    indices = anomaly_index(strengths)
+    return tuple(
+        ClassEvidence(family=family, target=t, success=rates.get(t), strength=s, anomaly=float(a), size=fits[t].size)
+        for t, s, a in zip(targets, strengths, indices, strict=True)
+    )
+
+
+def suspicion(classes: Sequence[ClassEvidence]) -> dict[int, float]:
+    """Target -> suspicion: the family that finds the class most anomalous counts, the others add a quarter each."""
+    found: dict[int, list[float]] = {}
+    for row in classes:
+        if row.anomaly is not None:
+            found.setdefault(row.target, []).append(max(0.0, row.anomaly))
+    return {t: max(v) + 0.25 * (float(np.sum(v)) - max(v)) for t, v in found.items()}
