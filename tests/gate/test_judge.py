@@ -6,19 +6,24 @@ from modelmend.gate.checks.base import CHECKS, GateCheck
 from modelmend.gate.judge import judge
 from modelmend.gate.policy import Policy, load_policy, parse_policy
 from modelmend.records import ClassAccuracy, Measured, PrivacyReport, Scorecard
-from tests.evidence import digest, drop, finding, good_card, good_privacy, rate, residual
+from tests.evidence import digest, drop, evidence, finding, good_card, good_privacy, rate, residual
 
+GOOD = good_privacy()
 NO_FALLBACK = Policy(fallback="none")
 
 
 def decide(
     card: Scorecard | None = None,
-    privacy: PrivacyReport | None = good_privacy(),
+    privacy: PrivacyReport | None = GOOD,
     policy: Policy = NO_FALLBACK,
     looks: int = 1,
     samples: str = digest("c"),
 ):
     return judge(policy, card or good_card(), privacy, samples_hash=samples, seed=7, looks=looks)
+
+
+def floor(value: float, high: float) -> Measured:
+    return Measured(value=value, low=0.0, high=high, n=300)
 
 
 def blocking(decision) -> set[str]:
@@ -53,7 +58,7 @@ def test_too_few_gate_samples_says_have_and_need():
     )
     decision = decide(card, policy=Policy())
     assert decision.verdict == "refuse"
-    assert any("too few gate samples (have 50, need 86)" in reason for reason in decision.reasons)
+    assert any("too few gate samples (have 50, need 200)" in reason for reason in decision.reasons)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,16 @@ def test_too_few_gate_samples_says_have_and_need():
         ({"residuals": (residual(), residual("kept", "patch"))}, "backdoor.kept"),
         ({"residuals": (residual(hits=300), residual("kept", "additive"))}, "backdoor.used.patch.3"),
         ({"residuals": (residual(hits=0, n=20), residual("kept", "additive"))}, "backdoor.used.patch.3"),
+        (
+            {"residuals": (residual(hits=300, floor=floor(0.05, 0.1)), residual("kept", "additive"))},
+            "backdoor.used.patch.3",
+        ),
+        (
+            {"residuals": (residual(hits=100, floor=floor(0.3, 0.5)), residual("kept", "additive"))},
+            "backdoor.used.patch.3",
+        ),
+        ({"residuals": (residual(hits=100, floor=Measured()), residual("kept", "additive"))}, "backdoor.used.patch.3"),
+        ({"probe_after": None}, "backdoor.verdict"),
         ({"known_trigger_after": rate(40, 400)}, "backdoor.known_trigger"),
         ({"known_trigger_after": Measured()}, "backdoor.known_trigger"),
     ],
@@ -83,6 +98,20 @@ def test_one_fault_blocks_and_is_named(changes, blocked):
     assert decision.verdict == "refuse"
     assert blocked in blocking(decision)
     assert any(reason.startswith(blocked) for reason in decision.reasons)
+
+
+def test_a_floor_lifts_the_bound_of_a_fragile_model():
+    fragile = good_card(residuals=(residual(hits=100, floor=floor(0.15, 0.25)), residual("kept", "additive")))
+    check = next(check for check in decide(fragile).checks if check.name == "backdoor.used.patch.3")
+    assert check.outcome == "pass"
+    assert check.bound == pytest.approx(0.25 + 0.15)
+
+
+def test_the_probes_opinion_warns_or_blocks_as_the_policy_says():
+    doubtful = good_card(probe_after=evidence(backdoor=True, success=0.9))
+    assert decide(doubtful).verdict == "pass"
+    enforce = parse_policy("fallback: none\nbackdoor: {probe_verdict: enforce}", where="t")
+    assert blocking(decide(doubtful, policy=enforce)) == {"backdoor.verdict"}
 
 
 def test_a_missing_samples_hash_blocks():
@@ -103,7 +132,26 @@ def test_without_an_audit_nothing_passes():
 @pytest.mark.parametrize("outcome", ["fail", "warn", "inconclusive", "not_run"])
 def test_what_the_repair_leaks_is_never_softened(outcome):
     report = good_privacy(findings=(finding("G1", "repair", outcome=outcome, absolute=True), finding("G3", "repair")))
-    assert ("privacy.G1.repair" in blocking(decide(privacy=report))) == (outcome != "warn")
+    assert "privacy.G1.repair" in blocking(decide(privacy=report))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "blocks"),
+    [
+        (0.62, 0.70, "warn", False),
+        (0.62, 0.80, "warn", True),
+        (0.55, 0.65, "inconclusive", False),
+        (0.55, 0.80, "inconclusive", True),
+        (0.78, 0.90, "fail", True),
+    ],
+)
+def test_between_the_two_limits_is_a_warning_unless_enforced(low, high, outcome, blocks):
+    measured = Measured(value=(low + high) / 2, low=low, high=high, n=300)
+    g1 = finding("G1", "repair", measured=measured, limit=0.6, fail_above=0.75, outcome=outcome)
+    report = good_privacy(findings=(finding("G0", "repair"), g1, finding("G3", "repair")))
+    assert ("privacy.G1.repair" in blocking(decide(privacy=report))) == blocks
+    enforce = parse_policy("fallback: none\nprivacy: {absolute: enforce}", where="t")
+    assert "privacy.G1.repair" in blocking(decide(privacy=report, policy=enforce))
 
 
 @pytest.mark.parametrize("outcome", ["fail", "inconclusive"])

@@ -12,6 +12,7 @@ from modelmend.gate.power import (
     residual_pass_probability,
     smallest,
 )
+from modelmend.gate.schema import PrivacyBounds
 from modelmend.metrics import paired_drop_counts, upper_bound
 
 DOCS = Path(__file__).parents[2] / "docs" / "policy.md"
@@ -33,9 +34,11 @@ def test_residual_need_is_the_smallest_number_at_which_no_success_passes():
     assert upper_bound(0, n, level) <= limit < upper_bound(0, n - 1, level)
 
 
-def test_needed_is_the_larger_of_both():
-    policy = Policy()
-    assert needed(policy) == max(needed_for_accuracy(policy), needed_for_residual(policy))
+@pytest.mark.parametrize(("audited", "total"), [(1, 86), (200, 200)])
+def test_needed_is_the_largest_of_accuracy_residual_and_audit(audited, total):
+    policy = Policy(privacy=PrivacyBounds(min_samples=audited))
+    assert max(needed_for_accuracy(policy), needed_for_residual(policy)) == 86
+    assert needed(policy) == total
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 3, 17, 64, 1000])

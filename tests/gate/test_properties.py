@@ -80,7 +80,7 @@ def test_no_combination_of_missing_values_passes(policy, holes, hole, looks):
 
 @st.composite
 def cards(draw: st.DrawFn) -> Scorecard:
-    n = draw(st.sampled_from([90, 200, 400, 900]))
+    n = draw(st.sampled_from([150, 200, 400, 900]))
     lost, won = draw(st.integers(0, n // 15)), draw(st.integers(0, 4))
     before = n - n // 10
     residuals = tuple(

@@ -51,12 +51,12 @@ def _needed_for_rate(limit: float, level: float) -> int:
 
 
 def needed(policy: Policy, looks: int = 1) -> int:
-    """Smallest number of gate samples at which a flawless repair can pass.
+    """Smallest number of gate samples at which a flawless repair can pass: accuracy, residuals and privacy audit.
 
     Residuals count only samples that are not of the target class, so a data set with few classes needs more; the
     residual checks say so themselves.
     """
-    return max(needed_for_accuracy(policy, looks), needed_for_residual(policy, looks))
+    return max(needed_for_accuracy(policy, looks), needed_for_residual(policy, looks), policy.privacy.min_samples)
 
 
 def accuracy_pass_probability(policy: Policy, n: int, true_drop: float, looks: int = 1) -> float:

@@ -44,10 +44,11 @@ class BackdoorBounds(Section):
 
     max_success_upper: Rate = 0.25
     max_excess_upper: Rate = 0.15
-    max_floor: Rate = 0.60
+    max_floor: Rate = 0.30
     level: Level = 0.95
     min_samples: Count = 40
     max_reactivation: Rate | None = None
+    probe_verdict: Literal["warn", "enforce"] = "warn"
 
     @field_validator("max_success_upper", "max_excess_upper")
     @classmethod
@@ -69,6 +70,7 @@ class PrivacyBounds(Section):
     absolute: Literal["warn", "enforce"] = "warn"
     access: Literal["white-box", "scores", "label-only", "gradients"] = "scores"
     person_classes: bool = False
+    min_samples: Count = 200
     sensitivity: Literal["public", "internal", "personal", "special"] = "internal"
 
 

@@ -10,7 +10,7 @@ from modelmend.records import Measured
 _EQUAL = 1e-6
 
 
-class Unusable(Exception):  # noqa: N818 - a finding about evidence, reported as a line and never raised to a user
+class Unusable(Exception):
     """A measured figure cannot carry a verdict; the message says why."""
 
 

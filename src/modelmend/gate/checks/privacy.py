@@ -43,7 +43,7 @@ def privacy(case: Case) -> Iterator[Check]:
             continue  # about applying a defence, not about the model
         name = finding_name(finding)
         seen.add(name)
-        outcome, reason = _outcome(finding)
+        outcome, reason = _band(case, finding, *_outcome(finding))
         if outcome not in ("pass", "not_run") and _soft(case, finding):
             outcome, reason = "warn", f"{reason}; a warning only: about the suspect's original members"
         title = f"{_TITLES.get(finding.gate, finding.gate)} ({finding.subject})"
@@ -70,6 +70,22 @@ def _outcome(finding: PrivacyFinding) -> tuple[Outcome, str]:
     if number > finding.limit:
         return "fail", f"said to pass, but {number:.4g} is above the limit {finding.limit:.4g}"
     return "pass", finding.reason
+
+
+def _band(case: Case, finding: PrivacyFinding, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+    """The band between the two limits: a warning, which blocks where the policy enforces.
+
+    An interval that straddles the first limit only is shown to be below the failing one: that is the band too.
+    """
+    low, high, fails = finding.measured.low, finding.measured.high, finding.fail_above
+    below = low is not None and high is not None and fails is not None and low <= high <= fails
+    if case.policy.privacy.absolute == "enforce":
+        return ("fail", f"{reason}; the policy enforces the first limit") if outcome == "warn" else (outcome, reason)
+    if outcome == "warn" and not below:
+        return "inconclusive", f"{reason}; said to be a warning, but not shown to be below the failing limit"
+    if finding.outcome == "inconclusive" and below and finding.gate in ("G1", "G2"):
+        return "warn", f"{reason}; shown to be below the failing limit {fails:.2f}, not below the first"
+    return outcome, reason
 
 
 def _soft(case: Case, finding: PrivacyFinding) -> bool:
