@@ -1,17 +1,19 @@
 """Many masks, one network: a forward pass that computes whatever masks have in common only once.
 
-Masks differ late and agree early. Order the network at the places where groups are read (*stops*); between two stops
-lies a *segment*. At each stop the masks fall into classes that cut the same groups there and agreed at all stops before;
-a class is one row block, computed once for all its masks. The class that has cut nothing so far costs nothing: its
-values were kept from the first pass. So a batch of masks walks down a prefix tree of the network, and a mask that first
-cuts in the last layer pays for the last layer only. Nothing is approximated: the logits are those of the network with the
-groups' weights set to zero, up to rounding (batch norm is folded into the convolution before it).
+Order the network at the places where groups are read (*stops*); between two stops lies a *segment*. What a segment
+computes depends only on which groups are cut at the stops before it. So its result is kept under that pattern, and every
+later mask that begins the same way starts from there: masks walk down a prefix tree of the network. The branch that has cut
+nothing is computed once, at the beginning; the others are kept while memory lasts, the least recently used leave first.
+
+Nothing is approximated: the logits are those of the network with the groups' weights set to zero, up to rounding (an
+eval-mode batch norm is folded into the convolution before it).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,15 +25,17 @@ from torch.fx.node import map_arg
 from modelmend.metrics import count_passes
 from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
-from modelmend.model.shapes import Spec, propagate_shapes
 
 aten = torch.ops.aten
 _SIZES = (aten.sym_size.int,)
+_CONVOLUTIONS = (aten.conv2d.default, aten.convolution.default, aten.conv1d.default)
 _NORMS = (
     aten.batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
     aten.cudnn_batch_norm.default,
 )
+Values = dict[Node, Any]
+"""What later segments need: a tensor, or a tuple of tensors, a node."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Segment:
         channel_group: Group of each channel there, -1 for none, ``(C,)``.
         groups: The groups that appear there, ``(g,)``.
         live: Nodes to keep after the segment, the stop among them.
-        share: Share of the network's measured work, 0..1.
+        share: Share of the network's multiply-adds, 0..1.
     """
 
     operations: list[Operation]
@@ -67,10 +71,6 @@ class Segment:
     share: float = 0.0
 
 
-Values = dict[Node, Any]
-"""A tensor a node, or a tuple of tensors."""
-
-
 class MaskedForward:
     """The network with a mask over its groups, on a fixed set of samples.
 
@@ -79,24 +79,24 @@ class MaskedForward:
         groups: All prunable groups, ``G`` of them, in index order.
         x: Samples ``(N, ...)`` in 0..1.
         chunk: Samples a chunk; one chunk is what racing judges first.
-        rows: Most rows (masks x samples) in one operator call.
+        memory: Bytes that kept branches may take.
     """
 
     def __init__(
-        self, classifier: Classifier, groups: Sequence[Group], x: Tensor, *, chunk: int = 128, rows: int = 256
+        self, classifier: Classifier, groups: Sequence[Group], x: Tensor, *, chunk: int = 64, memory: int = 1 << 30
     ) -> None:
         self.classifier = classifier
-        self.rows = rows
         self.count = len(groups)
-        self.chunks = list(classifier.model_input(x).split(chunk))
+        self.memory = memory
+        self.chunks: list[Tensor] = list(torch.split(classifier.model_input(x), chunk))
         self.segments = _segments(classifier.graph, groups, self.chunks[0][:2])
-        if not _stackable(classifier.graph, self.segments, tuple(x.shape[1:])):
-            self.rows = 1
         self._input = next(n for n in classifier.graph.graph.nodes if n.op == "placeholder")
-        self._kept = [self._keep(part) for part in self.chunks]
+        self._trunk = [self._uncut(part) for part in self.chunks]
+        self._branches: OrderedDict[tuple[int, int, bytes], Values] = OrderedDict()
+        self._bytes = 0
 
     @torch.no_grad()
-    def _keep(self, part: Tensor) -> list[Values]:
+    def _uncut(self, part: Tensor) -> list[Values]:
         """Values of the uncut network after each segment (shared tensors, no copies)."""
         count_passes(len(part))
         values: Values = {self._input: part}
@@ -108,14 +108,17 @@ class MaskedForward:
 
     def clean_logits(self, chunk: int) -> Tensor:
         """Logits ``(n, classes)`` of the uncut network on one chunk."""
-        (output,) = self._kept[chunk][-1].values()
+        return self._logits(self._trunk[chunk][-1])
+
+    def _logits(self, values: Values) -> Tensor:
+        (output,) = values.values()
         return self.classifier.logits(output)
 
-    def stop_values(self, chunk: int) -> list[tuple[Segment, Tensor]]:
+    def stop_values(self, chunk: int) -> Iterator[tuple[Segment, Tensor]]:
         """Every stop with the uncut network's value there."""
-        return [
-            (s, kept[s.stop]) for s, kept in zip(self.segments, self._kept[chunk], strict=True) if s.stop is not None
-        ]
+        for segment, kept in zip(self.segments, self._trunk[chunk], strict=True):
+            if segment.stop is not None:
+                yield segment, kept[segment.stop]
 
     @torch.no_grad()
     def logits(self, keep: Tensor, chunk: int) -> Tensor:
@@ -128,88 +131,53 @@ class MaskedForward:
         Returns:
             ``(M, n, classes)``, float32.
         """
+        if not len(keep):
+            return self.clean_logits(chunk)[None][:0]
+        cut = ~keep.cpu()
+        patterns = [[cut[i, s.groups].numpy().tobytes() for s in self.segments[:-1]] for i in range(len(cut))]
+        out: list[Tensor] = [torch.empty(0)] * len(keep)
+        for i in sorted(range(len(keep)), key=patterns.__getitem__):
+            out[i] = self._logits(self._after(len(self.segments) - 1, cut[i], patterns[i], chunk))
+        return torch.stack(out)
+
+    def _after(self, k: int, cut: Tensor, pattern: list[bytes], chunk: int) -> Values:
+        """Values after segment ``k`` for a mask; computed only if no mask that begins like it has left them behind."""
+        if not any(map(any, pattern[:k])):
+            return self._trunk[chunk][k]
+        key = (k, chunk, b"|".join(pattern[:k]))
+        found = self._branches.get(key)
+        if found is not None:
+            self._branches.move_to_end(key)
+            return found
+        values, segment = self._after(k - 1, cut, pattern, chunk), self.segments[k - 1]
+        if any(pattern[k - 1]):
+            assert segment.stop is not None
+            values = {**values, segment.stop: _without(values[segment.stop], segment, cut)}
         n = len(self.chunks[chunk])
-        out = self.clean_logits(chunk).new_empty(len(keep), n, self.classifier.num_classes)
-        self._descend(0, None, [torch.arange(len(keep))], keep.to(out.device), chunk, out)
-        return out
+        count_passes(n * self.segments[k].share)  # type: ignore[arg-type]
+        values = _run(self.segments[k], values, n)
+        if k < len(self.segments) - 1:
+            self._remember(key, values)
+        return values
 
-    def _descend(
-        self, k: int, values: Values | None, classes: list[Tensor], keep: Tensor, chunk: int, out: Tensor
-    ) -> None:
-        """Compute segment ``k`` for classes of masks that agree so far; ``values=None``: they are uncut so far.
-
-        ``values`` holds one block of n rows a class.
-        """
-        n = len(self.chunks[chunk])
-        last = k == len(self.segments) - 1
-        if values is None:
-            after: Values = self._kept[chunk][k]
-        else:
-            after = _run(self.segments[k], values, n * len(classes))
-            count_passes(n * len(classes) * self.segments[k].share)  # type: ignore[arg-type]
-        if last:
-            logits = self.classifier.logits(next(iter(after.values())))
-            for block, members in zip(logits.split(n), classes, strict=True):
-                out[members] = block
-            return
-        segment = self.segments[k]
-        stop = segment.stop
-        assert stop is not None
-        uncut, split, origin, patterns = [], [], [], []
-        for i, members in enumerate(classes):
-            seen, which = keep[members][:, segment.groups].unique(dim=0, return_inverse=True)
-            for j, pattern in enumerate(seen):
-                mine = members[which == j]
-                if values is None and bool(pattern.all()):
-                    uncut.append(mine)
-                else:
-                    split.append(mine)
-                    origin.append(i)
-                    patterns.append(keep[mine[0]])
-        if uncut:
-            self._descend(k + 1, None, uncut, keep, chunk, out)
-        block = max(1, self.rows // n)
-        for start in range(0, len(split), block):
-            part = slice(start, start + block)
-            inherited = _take(after, origin[part], n, len(classes))
-            inherited[stop] = _mask(inherited[stop], segment, torch.stack(patterns[part]), n)
-            self._descend(k + 1, inherited, split[part], keep, chunk, out)
+    def _remember(self, key: tuple[int, int, bytes], values: Values) -> None:
+        self._branches[key] = values
+        self._bytes += _size(values)
+        while self._bytes > self.memory and len(self._branches) > 1:
+            self._bytes -= _size(self._branches.popitem(last=False)[1])
 
 
-def _mask(value: Tensor, segment: Segment, keep: Tensor, n: int) -> Tensor:
-    """Zero the channels of cut groups; ``value`` holds one block of ``n`` rows for each row of ``keep (V, G)``."""
-    padded = torch.cat([keep, keep.new_ones(len(keep), 1)], 1)[:, segment.channel_group]
-    if len(keep) == 1:
-        shape = [1] * value.dim()
-        shape[segment.dim] = -1
-        return value * padded.to(value.dtype).reshape(shape)
-    shape = [len(keep), *[1] * value.dim()]
-    shape[segment.dim + 1] = padded.shape[1]
-    blocks = value.reshape(len(keep), n, *value.shape[1:])
-    return (blocks * padded.to(value.dtype).reshape(shape)).reshape(value.shape)
+def _size(values: Values) -> int:
+    """Bytes of all tensors."""
+    tensors = (t for v in values.values() for t in (v if isinstance(v, (tuple, list)) else (v,)))
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _stackable(graph: GraphModule, segments: list[Segment], input_shape: tuple[int, ...]) -> bool:
-    """Whether rows of several masks can share a batch: every value kept at a stop has the batch as its first axis."""
-    specs = propagate_shapes(graph, input_shape)
-    kept = {node for segment in segments for node in segment.live}
-    entries = [e for node in kept for e in (specs[node] if isinstance(specs[node], tuple) else (specs[node],))]  # type: ignore[union-attr]
-    return all(isinstance(e, Spec) and e.batch == 0 for e in entries)
-
-
-def _take(values: Values, origin: list[int], n: int, blocks: int) -> Values:
-    """Row blocks ``origin`` of each value, copied only where the choice is not the identity."""
-    if origin == list(range(blocks)):
-        return dict(values)
-    index = torch.tensor(origin)
-
-    def take(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return tuple(take(v) for v in value)
-        rows = value.reshape(blocks, n, *value.shape[1:])[index.to(value.device)]
-        return rows.reshape(-1, *value.shape[1:])
-
-    return {node: take(value) for node, value in values.items()}
+def _without(value: Tensor, segment: Segment, cut: Tensor) -> Tensor:
+    """A copy of the stop's value with the cut groups' channels at zero."""
+    owner = segment.channel_group
+    channels = ((owner >= 0) & cut[owner]).nonzero().flatten()
+    return value.index_fill(segment.dim, channels.to(value.device), 0)
 
 
 def _run(segment: Segment, values: Values, rows: int) -> Values:
@@ -229,8 +197,7 @@ def _run(segment: Segment, values: Values, rows: int) -> Values:
 def _scalar(node: Node, rows: int) -> Any:
     """A size or arithmetic on sizes, for a batch of ``rows``."""
     if node.target in _SIZES:
-        dim = node.args[1]
-        return rows if dim == 0 else node.args[0].meta["mm_shape"][dim]  # type: ignore[union-attr,index]
+        return rows  # sizes of other axes are constants, see _operations
     return node.target(*map_arg(node.args, lambda n: _scalar(n, rows)))  # type: ignore[operator]
 
 
@@ -297,7 +264,7 @@ def _operations(
     graph: GraphModule, probe: Tensor, stops: set[str]
 ) -> tuple[list[Operation], set[Node], dict[Node, torch.Size], Node]:
     """The graph as operations with constants resolved and batch norms folded, plus scalar nodes, shapes, output node."""
-    constants: dict[Node, Tensor] = {}
+    constants: dict[Node, Any] = {}
     scalars: set[Node] = set()
     shapes: dict[Node, torch.Size] = {}
     env: dict[Node, Any] = {}
@@ -308,7 +275,6 @@ def _operations(
             if node.op == "placeholder":
                 env[node] = probe
                 shapes[node] = probe.shape
-                node.meta["mm_shape"] = probe.shape
             elif node.op == "get_attr":
                 constants[node] = env[node] = operator.attrgetter(str(node.target))(graph).detach()
             elif node.op == "output":
@@ -317,9 +283,10 @@ def _operations(
                 env[node] = node.target(*map_arg(node.args, env.__getitem__), **map_arg(node.kwargs, env.__getitem__))
                 if isinstance(env[node], Tensor):
                     shapes[node] = env[node].shape
-                    node.meta["mm_shape"] = env[node].shape
                 elif not isinstance(env[node], (tuple, list)):
                     scalars.add(node)
+                    if node.target in _SIZES and node.args[1] != 0:
+                        constants[node] = env[node]
                     continue
 
                 def resolved(n: Node) -> Any:
@@ -341,8 +308,8 @@ def _folded(operations: list[Operation], stops: set[str]) -> list[Operation]:
         source = by_node.get(op.args[0])
         takers = list(op.node.users)
         tuple_out = op.target is not aten.batch_norm.default
-        if source is None or source.target not in (aten.conv2d.default, aten.convolution.default, aten.conv1d.default):
-            continue
+        if source is None or source.target not in _CONVOLUTIONS or (len(source.args) > 6 and source.args[6] is True):
+            continue  # not a convolution, or a transposed one
         if source.node.name in stops or (op.node.name in stops and tuple_out):
             continue
         if len(source.node.users) != 1 or (tuple_out and any(t.target is not operator.getitem for t in takers)):

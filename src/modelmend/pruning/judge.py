@@ -44,6 +44,8 @@ class RewardConfig(Record):
     race_margin: float = 3.0
     """Racing drops a mask when its accuracy drop on the first samples exceeds the budget by so many standard errors
     (and by 5 points); 0 = never."""
+    triggered: int = 256
+    """Triggered samples that a mask is run on, over all triggers (at least 24 a trigger)."""
     shares: float = 0.5
     """Weight of the share of samples in both rates; the rest is the mean probability."""
 
@@ -72,7 +74,7 @@ class MaskJudge:
         held: Samples for probe success, which no trigger was fitted to.
         triggers: Candidate triggers; those without a target class count samples that leave their class.
         config: Weights.
-        chunk: Samples judged before racing drops a mask, and a chunk of the forward pass.
+        chunk: Samples between two rounds of racing; by default 64 images or 256 smaller samples.
         seed: Order of samples, so that the first chunk holds a share of everything.
     """
 
@@ -85,12 +87,14 @@ class MaskJudge:
         triggers: Sequence[Trigger],
         config: RewardConfig,
         *,
-        chunk: int = 128,
+        chunk: int | None = None,
         seed: int = 0,
     ) -> None:
         self.config = config
         self.pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
-        x, label, kind, pair = _rows(clean, held, triggers, self.pairs)
+        each = max(24, config.triggered // max(1, len(triggers)))
+        x, label, kind, pair = _rows(clean, held, triggers, self.pairs, each)
+        chunk = chunk or (64 if x[0].numel() > 256 else 256)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self._label, self._kind, self._pair = label[order], kind[order], pair
         self.forward = MaskedForward(classifier, groups, x[order], chunk=chunk)
@@ -182,18 +186,19 @@ class MaskJudge:
 
 
 def _rows(
-    clean: Labelled, held: Labelled, triggers: Sequence[Trigger], pairs: list[tuple[str, int]]
+    clean: Labelled, held: Labelled, triggers: Sequence[Trigger], pairs: list[tuple[str, int]], each: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """All samples to run: inputs, wanted class (``-y - 1``: any class but y), kind (0 clean, i+1 trigger i), pair of each trigger."""
     x, y = held
     inputs, labels, kinds = [clean[0]], [clean[1]], [torch.zeros(len(clean[1]), dtype=torch.long)]
     for i, trigger in enumerate(triggers):
-        others = y != trigger.target if trigger.target is not None else torch.ones_like(y, dtype=torch.bool)
+        others = (y != trigger.target if trigger.target is not None else y >= 0).nonzero().flatten()
+        others = others[torch.linspace(0, len(others) - 1, min(each, len(others))).round().long()]
         wanted = -y - 1 if trigger.target is None else torch.full_like(y, trigger.target)
         with torch.no_grad():
             inputs.append(trigger(x[others]))
         labels.append(wanted[others])
-        kinds.append(torch.full_like(y, i + 1)[others])
+        kinds.append(torch.full_like(others, i + 1))
     pair = torch.tensor(
         [pairs.index((t.family, -1 if t.target is None else t.target)) for t in triggers], dtype=torch.long
     )
