@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import re
@@ -42,6 +43,7 @@ class Archive:
 
     Args:
         path: The file.
+        content: An archive inside an archive; ``path`` is then for errors only.
 
     Attributes:
         root: Name of the root folder.
@@ -52,11 +54,11 @@ class Archive:
         ModelRefused: The file is no zip archive or breaks one of the rules above.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | bytearray | None = None) -> None:
         self.path = path
-        self._file: BinaryIO = path.open("rb")
+        self._file: BinaryIO = path.open("rb") if content is None else io.BytesIO(content)
         try:
-            self.length = os.fstat(self._file.fileno()).st_size
+            self.length = self._file.seek(0, os.SEEK_END)
             self.root, self.members = self._directory()
         except struct.error as error:
             self.close()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.fx import GraphModule
 
 from modelmend.artifacts import sha256_file
-from modelmend.errors import InputError, ModelUnsupported
+from modelmend.errors import InputError, ModelRefused, ModelUnsupported
 from modelmend.model.bounds import output_shape
-from modelmend.model.export import graph_input_dtype
+from modelmend.model.export import export_module, graph_input_dtype
+from modelmend.model.lift import Lifter
 from modelmend.model.pt2 import read_pt2
+from modelmend.model.safetensor import read_safetensors
+from modelmend.model.scan import scan
+from modelmend.model.source import Source, find
+from modelmend.model.statedict import build, described
+from modelmend.model.torchfile import read_torch_file
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,9 @@ class Loaded:
         graph: The model form.
         input_shape: One sample's shape, without the batch axis.
         num_classes: Size of the output's second axis.
-        format: ``pt2``, ``safetensors``, ``state_dict`` or ``pickle``; ``mlflow+`` in front for a model directory.
+        format: ``pt2``, ``safetensors``, ``state_dict`` or ``pickle``; ``mlflow/`` in front for a model directory.
         file_hash: Of the one file that was read, ``sha256:...``.
-        findings: What the file holds beyond tensors, as `modelmend.model.scan.Issue` dictionaries.
+        findings: What the file holds beyond tensors (`modelmend.model.scan.Issue` as dictionaries).
     """
 
     graph: GraphModule
@@ -33,7 +40,7 @@ class Loaded:
     num_classes: int
     format: str
     file_hash: str
-    findings: tuple[dict[str, Any], ...] = field(default=())
+    findings: tuple[dict[str, Any], ...] = ()
 
 
 def load(
@@ -46,8 +53,10 @@ def load(
     """Read a model without running any code that comes with it.
 
     Args:
-        path: A ``.pt2``, ``.safetensors``, ``.pth`` or ``.pt`` file, or an MLflow model directory.
-        arch: For a state dict: a built-in name or ``package.module:callable`` of code that you trust.
+        path: A ``.pt2``, ``.safetensors``, ``.pth`` or ``.pt`` file, or an MLflow model directory, of which the model
+            file alone is read.
+        arch: For a state dict or a pickled module: a built-in name or ``package.module:callable`` of code that you
+            trust. The only code that ever runs is this.
         input_shape: One sample's shape; needed where the file does not say it.
         num_classes: Expected number of classes; for a built-in architecture the number to build.
 
@@ -55,32 +64,75 @@ def load(
         The model form with what is known about it.
 
     Raises:
-        InputError: No such file, or an argument that contradicts it.
+        InputError: No such file, no model, or an argument that is missing or contradicts it.
         ModelRefused: The file holds what data alone does not need.
         ModelUnsupported: A model that cannot be repaired.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError("there is no such file", where=path, fix="check the path")
-    graph = read_pt2(path)
-    return _checked(graph, path, "pt2", input_shape, num_classes)
-
-
-def _checked(
-    graph: GraphModule, path: Path, kind: str, input_shape: tuple[int, ...] | None, num_classes: int | None
-) -> Loaded:
-    shape = _agreed_shape(graph, path, input_shape)
-    dtype = graph_input_dtype(graph)
-    shapes = [output_shape(graph, shape, dtype, batch) for batch in (2, 3)]
-    if [len(s) for s in shapes] != [2, 2] or [s[0] for s in shapes] != [2, 3] or shapes[0][1] < 2:
-        raise ModelUnsupported(
-            f"the output for 2 and 3 samples has shapes {shapes[0]} and {shapes[1]}; a classifier gives (N, classes)",
-            where=path, field="graph", fix="export the part that returns the class scores",
-        )  # fmt: skip
-    classes = shapes[0][1]
+    source = find(path)
+    file_hash = sha256_file(source.file)
+    if source.kind == "pt2":
+        graph, kind = read_pt2(source.file), "pt2"
+    else:
+        tensors, kind = read_tensors(source)
+        graph, input_shape = _with_architecture(source.file, tensors, arch, input_shape, num_classes)
+    shape = _agreed_shape(graph, source.file, input_shape)
+    classes = _classes(graph, shape, source.file)
     if num_classes is not None and num_classes != classes:
-        raise InputError(f"the model has {classes} classes, not {num_classes}", where=path, field="num_classes")
-    return Loaded(graph, shape, classes, kind, "sha256:" + sha256_file(path).removeprefix("sha256:"))
+        raise InputError(f"the model has {classes} classes, not {num_classes}", where=source.file, field="num_classes")
+    return Loaded(
+        graph,
+        shape,
+        classes,
+        kind if source.directory is None else f"mlflow/{kind}",
+        file_hash,
+        tuple(issue.model_dump(mode="json") for issue in scan(path).issues),
+    )
+
+
+def read_tensors(source: Source) -> tuple[dict[str, Tensor], str]:
+    """Named tensors of a file that holds no graph, and its format: ``safetensors``, ``state_dict`` or ``pickle``."""
+    if source.kind == "safetensors":
+        return read_safetensors(source.file), "safetensors"
+    file = read_torch_file(source.file)
+    tensors, _ = Lifter(file, source.file, 4 * source.file.stat().st_size + (1 << 20)).state_dict()
+    return tensors, "state_dict" if isinstance(file.value, dict) else "pickle"
+
+
+def _with_architecture(
+    file: Path,
+    tensors: dict[str, Tensor],
+    arch: str | None,
+    input_shape: tuple[int, ...] | None,
+    num_classes: int | None,
+) -> tuple[GraphModule, tuple[int, ...]]:
+    if arch is None:
+        raise InputError(
+            f"the file holds {described(tensors)} but no graph, so it needs an architecture", where=file, field="arch",
+            fix="give arch=package.module:callable of code that you trust, or a built-in name such as resnet20",
+        )  # fmt: skip
+    if input_shape is None:
+        raise InputError(
+            "a state dict does not say the input's shape", where=file, field="input_shape",
+            fix="give the shape of one sample, such as 3,32,32",
+        )  # fmt: skip
+    shape = tuple(input_shape)
+    return export_module(build(arch, tensors, shape, num_classes), shape), shape
+
+
+def _classes(graph: GraphModule, shape: tuple[int, ...], file: Path) -> int:
+    """Number of classes, from the output's shape for two and for three samples; nothing is computed."""
+    dtype = graph_input_dtype(graph)
+    try:
+        two, three = (output_shape(graph, shape, dtype, batch) for batch in (2, 3))
+    except (ModelRefused, ModelUnsupported) as error:
+        error.where = error.where or str(file)
+        raise
+    if len(two) != 2 or two[0] != 2 or three != (3, two[1]) or two[1] < 2:
+        raise ModelUnsupported(
+            f"the output for 2 and 3 samples has shapes {two} and {three}; a classifier gives (N, classes)",
+            where=file, field="graph", fix="export the part that returns the class scores",
+        )  # fmt: skip
+    return two[1]
 
 
 def _agreed_shape(graph: GraphModule, path: Path, told: tuple[int, ...] | None) -> tuple[int, ...]:

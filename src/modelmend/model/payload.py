@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import keyword
-import math
 import re
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from modelmend.errors import ModelRefused
 from modelmend.model.archive import Archive
 from modelmend.model.arguments import DTYPES
+from modelmend.model.rawtensor import tensor_from
 
 MAX_JSON = 128 << 20
 
@@ -98,27 +97,7 @@ def _tensor(archive: Archive, folder: str, entry: dict[str, Any], records: dict[
             where=archive.path,
             fix="convert the model, for example with model.float()",
         )
-    sizes, strides = ([_size(v) for v in meta[key]] for key in ("sizes", "strides"))
-    offset = _size(meta["storage_offset"])
-    if len(sizes) != len(strides) or len(sizes) > 8:
-        raise ValueError("shape and strides disagree")
-    numel = math.prod(sizes)
+    sizes, strides = ([v["as_int"] for v in meta[key]] for key in ("sizes", "strides"))
     if record not in records:
         records[record] = archive.read(folder + record)
-    raw = records[record]
-    if numel == 0:
-        return torch.empty(sizes, dtype=dtype)
-    last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-    if (last + 1) * dtype.itemsize > len(raw) or numel * dtype.itemsize > len(raw):
-        raise ModelRefused("a tensor reaches past the end of its bytes, or repeats them", where=archive.path)
-    stored = torch.uint8 if dtype == torch.bool else dtype
-    flat = torch.frombuffer(raw, dtype=stored, count=len(raw) // dtype.itemsize)
-    view = torch.as_strided(flat, sizes, strides, offset)
-    return view.ne(0) if dtype == torch.bool else view.clone()
-
-
-def _size(value: dict[str, Any]) -> int:
-    size = value["as_int"]
-    if type(size) is not int or not 0 <= size < 1 << 40:
-        raise ValueError("a size is no bounded integer")
-    return size
+    return tensor_from(records[record], dtype, sizes, strides, meta["storage_offset"]["as_int"])
