@@ -65,6 +65,8 @@ def measure_repair(
         was, now = source.classifier.predict(x), repaired.predict(x)
         before, after = (was == y).tolist(), (now == y).tolist()
         drop, upper = paired_drop(before, after)
+        lost = sum(b and not a for b, a in zip(before, after, strict=True))
+        won = sum(a and not b for b, a in zip(before, after, strict=True))
         progress("accuracy", 1, 4)
 
         residuals, again = residual(
@@ -94,7 +96,9 @@ def measure_repair(
             gate_samples=len(y),
             accuracy_before=_rate(before),
             accuracy_after=_rate(after),
-            accuracy_drop=Measured(value=drop, high=upper, n=len(y), method="paired, exact one-sided upper bound"),
+            accuracy_drop=Measured(
+                value=drop, high=upper, n=len(y), counts=(lost, won), method="paired, exact one-sided upper bound"
+            ),
             class_accuracy=tuple(
                 ClassAccuracy(
                     label=k,
