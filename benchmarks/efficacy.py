@@ -120,6 +120,7 @@ def run(
     out: Path,
     progress: Progress,
     references: Mapping[tuple[str, str], Case] | None = None,
+    fresh: bool = False,
 ) -> list[dict[str, Any]]:
     """Run all cells that ``out`` does not hold yet under the same settings.
 
@@ -132,6 +133,7 @@ def run(
         out: Folder of the cells' files.
         progress: Called after every cell and inside methods.
         references: Clean models by (data set, architecture), for re-activation.
+        fresh: Run finished cells again too, as after a change of a method.
     """
     table = methods(effort)
     cells: list[dict[str, Any]] = []
@@ -145,7 +147,7 @@ def run(
                 path = out / "cells" / f"{case.name}--{name}--s{seed}.json"
                 settings = {"budget": budget, "effort": effort, "code_version": __version__}
                 settings["reactivation"] = reference is not None
-                cell = _finished(path, settings)
+                cell = None if fresh else _finished(path, settings)
                 if cell is None:
                     if triggers is None:
                         parts = divide(draw_budget(case.pool, budget, seed), seed)
@@ -215,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=int, default=1000, help="clean samples of the defender")
     parser.add_argument("--effort", type=float, help="share of the baselines' published steps")
     parser.add_argument("--reactivate", action="store_true", help="also try to wake the backdoor after each repair")
+    parser.add_argument("--fresh", action="store_true", help="run finished cells again, as after a change of a method")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--out", type=Path, default=Path(".work/efficacy"), help="finished cells there are not run again"
@@ -240,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 effort=effort,
                 out=options.out / options.suite,
                 references=clean_references(everyone) if options.reactivate else None,
+                fresh=options.fresh,
                 progress=lambda message, done, total: bar.update(
                     task, description=message, completed=done, total=total
                 ),

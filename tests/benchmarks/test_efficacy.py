@@ -33,6 +33,15 @@ def test_finished_cells_are_read_back_not_run_again(case, tmp_path, monkeypatch)
     assert run(case, tmp_path) == first
 
 
+def test_fresh_runs_finished_cells_again(case, tmp_path, monkeypatch):
+    run(case, tmp_path, names=("none",))
+    ran = []
+    original = efficacy.run_cell
+    monkeypatch.setattr(efficacy, "run_cell", lambda *a, **k: ran.append(1) or original(*a, **k))
+    efficacy.run([case], ["none"], [0], budget=600, effort=0.01, out=tmp_path, progress=silent, fresh=True)
+    assert ran == [1]
+
+
 def test_other_settings_run_again(case, tmp_path):
     run(case, tmp_path, names=("none",))
     (cell,) = run(case, tmp_path, names=("none",), budget=300)

@@ -1,9 +1,11 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import modelmend
 from modelmend.errors import InputError
 from modelmend.redteam.attacks import ATTACKS
 from modelmend.redteam.sealed import PURPOSE, Sealed, open_sealed, read_sealed
@@ -41,6 +43,14 @@ def test_opening_is_logged(caplog):
     with caplog.at_level(logging.INFO, "modelmend.redteam.sealed"):
         Sealed(ATTACKS["badnets"](0, (1, 8, 8), 10), "here").open(purpose=PURPOSE)
     assert "here opened for final-measurement" in caplog.text
+
+
+def test_no_product_room_reads_sealed_triggers():
+    package = Path(modelmend.__file__).parent
+    readers = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if "sealed" in path.read_text()}
+    assert readers <= {"redteam", "cli"}
+    judged = (p for room in ("steps", "probe", "pruning", "editing", "gate") for p in (package / room).rglob("*.py"))
+    assert not [path for path in judged if "modelmend.redteam" in path.read_text()]
 
 
 def test_closed_form_shows_neither_target_nor_pattern():
