@@ -143,8 +143,8 @@ class _Moments:
     def add(self, rows: Tensor) -> None:
         """Take samples ``(N, ...)``."""
         n = len(rows)
-        var, mean = torch.var_mean(rows, 0, correction=0)
-        mean, squares = mean.double(), var.double() * n
+        mean = rows.mean(0)
+        mean, squares = mean.double(), (rows - mean).square_().sum(0).double()
         if not self.count:
             self.count, self.mean, self.squares = n, mean, squares
             return
@@ -196,7 +196,7 @@ class _Tap:
         sample, dim = self.axis, self.dim
         if self.merged:
             parts = (value.shape[sample] // n, n) if self.inner else (n, value.shape[sample] // n)
-            value = value.unflatten(sample, parts)
+            value = value.reshape(*value.shape[:sample], *parts, *value.shape[sample + 1 :])
             dim += int(dim > sample)
             sample += int(self.inner)
         return value.movedim((sample, dim), (0, 1))
@@ -207,9 +207,14 @@ class _Tap:
         if rows.dim() == 2:
             self.mean = self.peak = rows
         else:
-            flat = rows.flatten(2) if rows.is_contiguous() else rows
-            axes = tuple(range(2, flat.dim()))
-            self.mean, self.peak = flat.mean(axes), flat.amax(axes)
+            mean = peak = rows.flatten(2) if rows.is_contiguous() else rows
+            # One axis after the other, the widest stride first: reducing several strided axes at once is far slower.
+            left = sorted(range(2, mean.dim()), key=mean.stride, reverse=True)
+            while left:
+                axis = left.pop(0)
+                mean, peak = mean.mean(axis), peak.amax(axis)
+                left = [d - int(d > axis) for d in left]
+            self.mean, self.peak = mean, peak
         if self.full is not None:
             self.full.add(rows)
 
@@ -279,10 +284,9 @@ def collect(
         width = rows.shape[1] // 2
         moments.add(rows)
         silent = silent + (rows[:, width:] <= 0).sum(0)
-        ys = ys.to(rows.device)
-        sums = torch.zeros(classes, 2 * width, device=rows.device).index_add_(0, ys, rows)
+        sums = torch.zeros(classes, 2 * width, device=rows.device).index_add_(0, ys.to(rows.device), rows)
         class_sum = class_sum + sums.double()
-        class_count += torch.bincount(ys, minlength=classes).cpu()
+        class_count += torch.bincount(ys.cpu(), minlength=classes)
         if sketch:
             sketches = sketches or QuantileSketch(2 * width)
             sketches.add(rows)

@@ -150,8 +150,11 @@ def groups_of(flow: Flow) -> list[Group]:
 
 
 _PASSES = frozenset(
-    "view _unsafe_view reshape flatten unflatten squeeze unsqueeze permute transpose t clone contiguous dropout".split()
-)
+    (
+        "view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
+        "clone", "contiguous", "dropout",
+    )
+)  # fmt: skip
 
 
 def _hoist(flow: Flow, read: Read) -> Read:

@@ -19,10 +19,19 @@ from modelmend.model.shapes import Count, Entry, Spec, propagate_shapes
 _CHANNELWISE = frozenset(
     (
         "relu", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "hardtanh", "elu", "tanh", "mish", "max_pool2d",
-        "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "dropout", "clone", "contiguous",
+        "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool2d_with_indices", "dropout", "clone", "contiguous",
     )
 )  # fmt: skip
 """Unary, zero at zero, channels stay on axis 1: a mask before and a mask after are the same."""
+
+
+_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
+
+
+def _first_of(node: Node) -> bool:
+    """Whether a node takes the first of several results, of a batch norm or a pooling."""
+    source = node.args[0] if base_name(node) == "getitem" and node.args[1] == 0 else None
+    return isinstance(source, Node) and base_name(source) in (*_NORMS, "max_pool2d_with_indices")
 
 
 @dataclass(frozen=True)
@@ -122,12 +131,12 @@ class Masked:
     @staticmethod
     def _norm(node: Node) -> Node | None:
         """The affine batch norm that makes a value through channel-wise operators only."""
-        while node.op == "call_function" and base_name(node) in _CHANNELWISE:
+        while node.op == "call_function" and (base_name(node) in _CHANNELWISE or _first_of(node)):
             source = node.args[0]
             if not isinstance(source, Node):
                 return None
             node = source
-        affine = base_name(node) == "batch_norm" and all(isinstance(a, Node) for a in arguments(node)[1:3])
+        affine = base_name(node) in _NORMS and all(isinstance(a, Node) for a in arguments(node)[1:3])
         return node if affine else None
 
     def first_site_depth(self, group: int | Group) -> int:
