@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from modelmend.domain.match import DomainMatch, domain_match
+from modelmend.domain.match import DomainMatch, domain_match, shifted
 from modelmend.domain.norms import hellinger, resamplings
 from modelmend.domain.signals import observe
 from modelmend.errors import SamplesError
@@ -118,6 +118,32 @@ def test_signals_see_the_input_of_batch_norm(classifier, held_out):
         )
         assert torch.allclose(signals.norms[0].seen_mean, first.mean((2, 3)), atol=1e-5)
         assert torch.allclose(signals.norms[0].seen_square, first.square().mean((2, 3)), atol=1e-4)
+
+
+def test_training_with_shifts_is_allowed_for(classifier, held_out):
+    moved_norms = observe(classifier, shifted(held_out.x, torch.Generator().manual_seed(5))).norms
+    if not moved_norms:
+        return
+    trained = classifier.clone()
+    nodes = [n for n in trained.graph.graph.nodes if "batch_norm" in str(n.target)]
+    for node, layer in zip(nodes, moved_norms, strict=True):
+        mean, square = layer.seen_mean.mean(0), layer.seen_square.mean(0)
+        trained.graph.get_buffer(node.args[3].target).copy_(mean)
+        trained.graph.get_buffer(node.args[4].target).copy_(square - mean**2)
+    found = part(domain_match(trained, held_out), "batch_norm")
+    assert found.detail.startswith("samples shifted")
+    assert found.outcome == "match"
+    assert part(domain_match(classifier, held_out), "batch_norm").detail.startswith("samples as they are")
+
+
+def test_shifting_fills_with_zeros_and_keeps_the_rest():
+    x = torch.rand(50, 2, 16, 8, generator=torch.Generator().manual_seed(0)) + 1
+    out = shifted(x, torch.Generator().manual_seed(1))
+    assert out.shape == x.shape
+    centre = out[:, :, 2:-2, 1:-1]
+    assert bool((centre > 0).all())
+    assert len({int((row > 0).sum()) for row in out}) > 3
+    assert all(set(b[b > 0].tolist()) <= set(a.flatten().tolist()) for a, b in zip(x, out, strict=True))
 
 
 def test_hellinger_is_a_distance_of_normals():

@@ -7,8 +7,12 @@ Three questions, each with an interval from resampling groups of samples:
 - *coverage*: which classes do the samples show, and does the model recognise them?
 
 ``structure`` (does the model notice when the pixels are shuffled?) is reported beside them and decides nothing.
-The limits are ours. Measured on small networks (digits, Fashion-MNIST, GTSRB; 50 to 1,000 samples): real test samples
-give a batch-norm distance of 0.01 to 0.03; noise, inverted, pixel-permuted samples and other data sets 0.10 to 0.27.
+Training often shifts images, which batch norm remembers: the samples are measured as they are and shifted with zeros
+filled in, and the nearer of the two counts.
+
+The limits are ours. Measured on six small networks, four of them infected, three trained with shifts (digits, GTSRB,
+CIFAR-10 (JPEG); 100 to 1,000 samples): real test samples give a batch-norm distance of 0.01 to 0.05; noise and permuted
+pixels 0.12 to 0.33; another data set 0.07 to 0.14, where agreement speaks up. Swapped colour channels went unnoticed.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import torch
 from torch import Tensor
 
 from modelmend.domain.norms import distance, layer_distances, resamplings
-from modelmend.domain.signals import Signals, observe
+from modelmend.domain.signals import NormLayer, Signals, observe
 from modelmend.errors import SamplesError
 from modelmend.model.classifier import Classifier
 from modelmend.records import Figure, Measured, Record
@@ -28,7 +32,7 @@ from modelmend.samples.data import Samples
 MAX_GAP = 0.2
 """Largest mean confidence less accuracy that still counts as agreement."""
 
-MAX_DISTANCE = 0.1
+MAX_DISTANCE = 0.08
 """Largest batch-norm distance (root mean squared Hellinger distance, 0..1) that still counts as the same domain."""
 
 MIN_COVERAGE = 0.8
@@ -86,7 +90,7 @@ class DomainMatch(Record):
 
 
 def domain_match(classifier: Classifier, samples: Samples, *, seed: int = 0) -> DomainMatch:
-    """Measure whether samples represent the model's domain; one forward pass, two for images.
+    """Measure whether samples represent the model's domain; one forward pass, up to three for images.
 
     Args:
         classifier: The model; not changed.
@@ -107,7 +111,7 @@ def domain_match(classifier: Classifier, samples: Samples, *, seed: int = 0) -> 
     hit = best == samples.y
     parts = [
         _agreement(sure, hit, weights),
-        _batch_norm(signals, weights),
+        _batch_norm(signals, _shifted_norms(classifier, samples, signals, seed), weights),
         _coverage(samples, hit, classifier.num_classes),
     ]
     if samples.kind == "image":
@@ -121,14 +125,33 @@ def _agreement(sure: Tensor, hit: Tensor, weights: Tensor) -> DomainPart:
     return _judged("agreement", gap, MAX_GAP, "confidence less accuracy, bootstrap over groups", detail, len(sure))
 
 
-def _batch_norm(signals: Signals, weights: Tensor) -> DomainPart:
+def _shifted_norms(classifier: Classifier, samples: Samples, signals: Signals, seed: int) -> tuple[NormLayer, ...]:
+    if samples.kind != "image" or not signals.norms:
+        return ()
+    return observe(classifier, shifted(samples.x, torch.Generator().manual_seed(seed))).norms
+
+
+def shifted(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image of ``(N, C, H, W)`` shifted by up to an eighth of its sides, at least a pixel; zeros come in."""
+    n, _, height, width = x.shape
+    up, left = max(1, height // 8), max(1, width // 8)
+    padded = torch.nn.functional.pad(x, (left, left, up, up))
+    rows = torch.randint(0, 2 * up + 1, (n, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, 2 * left + 1, (n, 1), generator=generator) + torch.arange(width)
+    pick = torch.arange(n)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[pick, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _batch_norm(signals: Signals, moved: tuple[NormLayer, ...], weights: Tensor) -> DomainPart:
     if not signals.norms:
         detail = "the model has no batch norm with running statistics"
         return DomainPart(name="batch_norm", measured=Measured(), limit=MAX_DISTANCE, outcome="not_run", detail=detail)
-    values = distance(signals.norms, weights)
-    each = [float(layer_distances(layer, weights[:1]).sqrt()) for layer in signals.norms]
+    forms = [("as they are", signals.norms)] + ([("shifted", moved)] if moved else [])
+    form, norms = min(forms, key=lambda named: float(distance(named[1], weights[:1])))
+    values = distance(norms, weights)
+    each = [float(layer_distances(layer, weights[:1]).sqrt()) for layer in norms]
     worst = max(range(len(each)), key=each.__getitem__)
-    detail = f"farthest of {len(each)} layers: {signals.norms[worst].name} with {each[worst]:.3f}"
+    detail = f"samples {form}; farthest of {len(each)} layers: {norms[worst].name} with {each[worst]:.3f}"
     method = "root mean squared Hellinger distance to the running statistics, bootstrap over groups"
     return _judged("batch_norm", values, MAX_DISTANCE, method, detail, weights.shape[1])
 

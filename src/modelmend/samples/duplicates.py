@@ -62,6 +62,25 @@ def near_pairs(x: Tensor) -> Iterator[tuple[int, int]]:
         yield from zip(i[alike].tolist(), j[alike].tolist(), strict=True)
 
 
+def unseen(known: Samples, more: Samples) -> Tensor:
+    """Positions ``(M,)`` in ``more``, ascending, of samples that neither equal nor, as images, nearly equal a known one.
+
+    Args:
+        known: What was used already, such as the repair samples.
+        more: What is to be added, such as further samples to measure on; of the same shape.
+    """
+    taken = set(known.ids)
+    fresh = torch.tensor([name not in taken for name in more.ids], dtype=torch.bool)
+    if more.kind == "image" and len(known) and len(more):
+        bits, small = difference_hash(known.x).T.contiguous(), thumbnails(known.x).T.contiguous()
+        for start in range(0, len(more), _BLOCK):
+            part = more.x[start : start + _BLOCK]
+            close = difference_hash(part) @ bits >= 128 - 2 * MAX_BITS
+            alike = thumbnails(part) @ small >= MIN_CORRELATION
+            fresh[start : start + _BLOCK] &= ~(close & alike).any(1)
+    return fresh.nonzero().flatten()
+
+
 def merge_groups(samples: Samples, pairs: Iterator[tuple[int, int]]) -> Tensor:
     """Group numbers ``(N,)`` in which the given groups, equal samples and the pairs are joined, transitively."""
     parent = list(range(len(samples)))
