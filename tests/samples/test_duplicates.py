@@ -1,4 +1,4 @@
-"""Near-duplicates: found when changed a little, not when merely alike; joined over groups; kept out of what is added."""
+"""Near-duplicates: found when changed a little, not when merely alike; joined over groups; not added twice."""
 
 import io
 

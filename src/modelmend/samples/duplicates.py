@@ -63,7 +63,7 @@ def near_pairs(x: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def unseen(known: Samples, more: Samples) -> Tensor:
-    """Positions ``(M,)`` in ``more``, ascending, of samples that neither equal nor, as images, nearly equal a known one.
+    """Positions ``(M,)`` in ``more``, ascending, of samples that neither equal nor nearly equal a known one.
 
     Args:
         known: What was used already, such as the repair samples.
