@@ -193,8 +193,8 @@ def test_two_at_once_leave_one_live_version(case: Case, monkeypatch):
     assert case.alias() == "1"
 
 
-def test_the_run_of_an_orchestrator_is_used_and_left_open(case: Case, monkeypatch):
-    run = case.mlflow.create_run(case.mlflow.create_experiment("kfp"))
+def test_the_run_of_an_orchestrator_is_used_and_left_open(case: Case, monkeypatch, tmp_path):
+    run = case.mlflow.create_run(case.mlflow.create_experiment("kfp", artifact_location=(tmp_path / "kfp").as_uri()))
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
     case.register()
     case.register(key_inputs={**case.key_inputs, "seed": 1})

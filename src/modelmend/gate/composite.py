@@ -19,11 +19,17 @@ import math
 from modelmend.gate.schema import Policy
 from modelmend.records import PrivacyReport, Scorecard
 
-FORMULA = (
-    "Σ wₖ·sₖ / Σ wₖ, with s: backdoor = 1 − highest trigger success left; accuracy = 1 − drop ÷ largest allowed upper "
-    "end; privacy = share of findings that pass; explainability = its score; time, compute = r ÷ (r + spent). "
-    "A part that was not measured counts 0."
-)
+
+def formula(policy: Policy) -> str:
+    """The formula with the policy's weights, in words, for the decision and the report."""
+    w = policy.composite
+    return (
+        f"Weighted mean of: {w.backdoor:g} × backdoor (1 − highest trigger success left), {w.accuracy:g} × accuracy "
+        f"(1 − drop ÷ {policy.accuracy.max_drop_upper:g}), {w.privacy:g} × privacy (share of findings that pass), "
+        f"{w.explainability:g} × explainability, {w.time:g} × time (r ÷ (r + seconds), r = {w.reference_seconds:g}), "
+        f"{w.compute:g} × compute (r ÷ (r + sample passes), r = {w.reference_passes:g}). "
+        "A part that was not measured counts 0."
+    )
 
 
 def composite_parts(policy: Policy, scorecard: Scorecard, privacy: PrivacyReport | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ from modelmend import __version__
 from modelmend.errors import GateError
 from modelmend.gate.checks import CHECKS, Case, GateCheck
 from modelmend.gate.checks.base import line
-from modelmend.gate.composite import composite_index
+from modelmend.gate.composite import composite_index, formula
 from modelmend.gate.schema import Policy
 from modelmend.records import Check, Decision, PrivacyReport, Scorecard, Verdict
 
@@ -61,6 +61,7 @@ def judge(
         checks=tuple(lines),
         not_run=tuple(found.name for found in lines if found.outcome == "not_run"),
         composite=composite_index(policy, scorecard, privacy),
+        composite_formula=formula(policy),
         suspect_hash=scorecard.suspect_hash,
         repaired_hash=scorecard.repaired_hash,
         samples_hash=samples_hash,

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from modelmend.artifacts import sha256_json
 from modelmend.records import Decision, SuspectInfo
 from modelmend.registry.connect import redacted
 from modelmend.registry.model_dir import MODEL_FILE
+
+
+class RegistryRules(Protocol):
+    """What a policy says about registration."""
+
+    @property
+    def alias(self) -> str:
+        """The alias that a passed version gets."""
+        ...
+
+    @property
+    def require_signature(self) -> bool:
+        """Refuse to register without a signature."""
+        ...
+
+
+class PolicyLike(Protocol):
+    """What registration needs of the gate's policy."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def registry(self) -> RegistryRules:
+        """Its rules for registration."""
+        ...
+
+    def hash(self) -> str:
+        """Hash over all its values."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All its values."""
+        ...
+
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:modelmend:repair:v1"

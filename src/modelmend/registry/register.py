@@ -16,12 +16,12 @@ from typing import Any
 
 from modelmend.artifacts import sha256_file, sha256_json, write_json
 from modelmend.errors import ArtifactError, ModelRefused, ModelUnsupported, RegistryError
-from modelmend.gate.schema import Policy
 from modelmend.records import Decision, Registration, SuspectInfo
 from modelmend.registry import aliases, provenance
 from modelmend.registry.connect import client, download, redacted, talking_to, tracking_uri_or_default
 from modelmend.registry.model_dir import MODEL_FILE, STATEMENT_FILE, build_model_dir, content_hash_of, listing
 from modelmend.registry.plain import register_plain
+from modelmend.registry.provenance import PolicyLike
 from modelmend.registry.runs import EVIDENCE_FOLDER, log_evidence, run_for
 from modelmend.registry.signing import sign_dir, signing_key
 from modelmend.registry.versions import ensure_model, find_version, give_up, reject
@@ -34,7 +34,7 @@ class Request:
     """One registration that was asked for and whose evidence holds."""
 
     decision: Decision
-    policy: Policy
+    policy: PolicyLike
     model_path: Path
     name: str
     uri: str
@@ -47,7 +47,7 @@ class Request:
 
 def register(
     decision: Decision,
-    policy: Policy,
+    policy: PolicyLike,
     model_path: Path,
     *,
     name: str | None,
@@ -104,7 +104,7 @@ def register(
 
 
 def recheck(
-    decision: Decision, policy: Policy, model_path: Path, suspect: SuspectInfo, key_inputs: Mapping[str, Any]
+    decision: Decision, policy: PolicyLike, model_path: Path, suspect: SuspectInfo, key_inputs: Mapping[str, Any]
 ) -> None:
     """Recompute all that a pass rests on; raises ``RegistryError`` naming what does not belong together."""
     stated = {"suspect": decision.suspect_hash, "samples": decision.samples_hash, "policy": decision.policy_hash}

@@ -36,7 +36,7 @@ def _faults(case: Case) -> Iterator[str]:
     before, after, drop = card.accuracy_before, card.accuracy_after, card.accuracy_drop
     for role, measured in (("before", before), ("after", after), ("drop", drop)):
         if measured.n != card.gate_samples:
-            yield f"accuracy ({role}) was measured on {measured.n} samples, the gate split has {card.gate_samples}"
+            yield f"accuracy ({role}) was measured on {measured.n or 'no'} samples, not on {card.gate_samples}"
     if before.value is None or after.value is None or drop.value is None:
         yield "accuracy before, after or their drop is missing or not a finite number"
     elif abs(before.value - after.value - drop.value) > _EQUAL:
