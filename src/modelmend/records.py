@@ -241,6 +241,7 @@ class Decision(Record):
     checks: tuple[Check, ...]
     not_run: tuple[str, ...] = ()
     composite: Figure = None
+    composite_formula: str = ""
     suspect_hash: str
     repaired_hash: str
     samples_hash: str
