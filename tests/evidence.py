@@ -57,6 +57,7 @@ def residual(role: str = "used", family: str = "patch", hits: int = 8, n: int = 
 def good_card(**changes: Any) -> Scorecard:
     n, lost, won = 400, 3, 1
     card = Scorecard(
+        domain="match",
         suspect_hash=digest("a"),
         repaired_hash=digest("b"),
         gate_samples=n,

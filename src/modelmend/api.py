@@ -191,10 +191,8 @@ def _store_module(module: torch.nn.Module, samples_uri: str, input_shape: Sequen
     if input_shape:
         shape = tuple(int(v) for v in input_shape)
     else:
-        from modelmend import storage
         from modelmend.samples.read import read_samples
 
-        with tempfile.TemporaryDirectory() as work:
-            shape = tuple(read_samples(str(storage.fetch(samples_uri, Path(work)))).x.shape[1:])
+        shape = tuple(read_samples(samples_uri).x.shape[1:])
     write_pt2(export_module(module, shape), folder / "suspect.pt2", shape)
     return str(folder / "suspect.pt2")

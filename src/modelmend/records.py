@@ -165,6 +165,9 @@ class Scorecard(Record):
     suspect_hash: str
     repaired_hash: str
     gate_samples: int
+    domain: Literal["match", "mismatch", "inconclusive"] | None = Field(
+        default=None, description="whether the samples represent the model's domain; None: not measured"
+    )
     accuracy_before: Measured
     accuracy_after: Measured
     accuracy_drop: Measured

@@ -135,40 +135,37 @@ def validate_samples(
     Returns:
         Counts a split, accuracy and domain match.
     """
-    from modelmend import storage
     from modelmend.domain.match import domain_match
+    from modelmend.samples.duplicates import unseen
     from modelmend.samples.read import read_samples
     from modelmend.samples.split import split
-    from modelmend.samples.validate import check_accuracy, validate
+    from modelmend.samples.validate import Checked, check_accuracy, validate
 
     with stage("validate_samples") as progress, tempfile.TemporaryDirectory() as work:
         source = open_suspect(suspect)
         info = source.info
         progress("reading", 0, 4)
-        first = read_samples(
-            str(storage.fetch(samples_uri, Path(work) / "a")),
-            kind=info.preprocessing.kind,
-            input_shape=info.input_shape,
-        )
-        progress("checking", 1, 4)
-        checked = validate(first, input_shape=info.input_shape, num_classes=info.num_classes)
+
+        def given(uri: str) -> Checked:
+            told = info.preprocessing
+            read = read_samples(
+                uri, kind=told.kind, input_shape=info.input_shape, input_range=told.input_range, workdir=Path(work)
+            )
+            progress("checking", 1, 4)
+            return validate(read, input_shape=info.input_shape, num_classes=info.num_classes)
+
+        checked = given(samples_uri)
         bank = checked.samples
         part = torch.full((len(bank),), -1, dtype=torch.int8)
         splits = split(bank, seed)
         for number, name in enumerate(PARTS):
             part[getattr(splits, name)] = number
         if measure_samples_uri:
-            extra = read_samples(
-                str(storage.fetch(measure_samples_uri, Path(work) / "b")),
-                kind=info.preprocessing.kind,
-                input_shape=info.input_shape,
-            )
-            more = validate(extra, input_shape=info.input_shape, num_classes=info.num_classes).samples
-            known = set(bank.ids)
-            fresh = torch.tensor([i for i, name in enumerate(more.ids) if name not in known], dtype=torch.long)
+            more = given(measure_samples_uri).samples
+            fresh = unseen(bank, more)
             if not len(fresh):
                 raise SamplesError(
-                    "every measuring sample is also a repair sample",
+                    "every measuring sample is a repair sample, too, or nearly equal to one",
                     where=measure_samples_uri,
                     fix="give other samples",
                 )

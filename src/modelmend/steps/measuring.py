@@ -94,6 +94,7 @@ def measure_repair(
             suspect_hash=source.info.content_hash,
             repaired_hash=edit_log["content_hash"],
             gate_samples=len(y),
+            domain=bank.artifact.json("domain.json")["outcome"],
             accuracy_before=_rate(before),
             accuracy_after=_rate(after),
             accuracy_drop=Measured(
@@ -168,7 +169,6 @@ def audit_privacy(
     Returns:
         How many findings of each outcome.
     """
-    from modelmend import storage
     from modelmend.gate.policy import load_policy
     from modelmend.privacy.audit import audit
     from modelmend.samples.data import Samples
@@ -180,17 +180,20 @@ def audit_privacy(
         repaired = open_classifier(final, source.info, expect=final.json("edit.json")["content_hash"])
         policy = load_policy(local_policy(policy_uri, Path(work)))
 
-        def given(uri: str, name: str) -> Samples | None:
+        def given(uri: str) -> Samples | None:
             if not uri:
                 return None
-            path = storage.fetch(uri, Path(work) / name)
-            return read_samples(str(path), kind=source.info.preprocessing.kind, input_shape=source.info.input_shape)
+            told = source.info.preprocessing
+            shape = source.info.input_shape
+            return read_samples(
+                uri, kind=told.kind, input_shape=shape, input_range=told.input_range, workdir=Path(work)
+            )
 
         report = audit(
             source.classifier,
             repaired,
-            given(members_uri, "members"),
-            given(nonmembers_uri, "nonmembers"),
+            given(members_uri),
+            given(nonmembers_uri),
             bank.subset("fit", "reward"),
             bank.subset("gate"),
             config=privacy_config(policy),
@@ -212,7 +215,12 @@ def privacy_config(policy: Any) -> Any:
     from modelmend.privacy.audit import PrivacyConfig
 
     stated = policy.privacy
-    return PrivacyConfig(access=stated.access, person_classes=stated.person_classes, sensitivity=stated.sensitivity)
+    return PrivacyConfig(
+        access=stated.access,
+        person_classes=stated.person_classes,
+        sensitivity=stated.sensitivity,
+        profile="strict" if stated.absolute == "enforce" else "default",
+    )
 
 
 def _rate(hits: list[bool]) -> Measured:

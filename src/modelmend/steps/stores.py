@@ -57,7 +57,7 @@ class SampleBank:
     @property
     def hash(self) -> str:
         """Content hash of samples and splits."""
-        return str(self.artifact.json("samples.json")["hash"])
+        return str(self.artifact.json("splits.json")["hash"])
 
 
 def device() -> torch.device:
@@ -91,22 +91,18 @@ def save_classifier(classifier: Classifier, folder: Path, info: SuspectInfo) -> 
 
 
 def save_samples(folder: Path, samples: Samples, part: Tensor, extra: dict[str, Any]) -> None:
-    """Write the tensors and the record of a SAMPLES artifact."""
-    tensors = {"x": samples.x, "y": samples.y, "groups": samples.groups, "part": part}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "samples.safetensors")
+    """Fill a SAMPLES artifact: the samples, the split of each, and a record with counts."""
+    samples.save(folder)
+    save_file({"part": part.contiguous()}, folder / "splits.safetensors")
     counts = {name: int((part == i).sum()) for i, name in enumerate(PARTS)}
-    write_json(folder / "samples.json", {"source": samples.source, "ids": list(samples.ids), "counts": counts, **extra})
+    write_json(folder / "splits.json", {"source": samples.source, "counts": counts, **extra})
 
 
 def open_samples(path: str | Path) -> SampleBank:
     """Open a SAMPLES artifact."""
     artifact = read_artifact(path, SCHEMAS["samples"])
-    tensors = load_file(artifact.file("samples.safetensors"))
-    record = artifact.json("samples.json")
-    samples = Samples(
-        x=tensors["x"], y=tensors["y"], ids=tuple(record["ids"]), groups=tensors["groups"], source=record["source"]
-    )
-    return SampleBank(artifact, samples, tensors["part"])
+    part = load_file(artifact.file("splits.safetensors"))["part"]
+    return SampleBank(artifact, Samples.load(artifact.path), part)
 
 
 def save_triggers(path: Path, triggers: list[Trigger]) -> None:
