@@ -1,8 +1,10 @@
 """What a mask is worth on a real network, measured without any knowledge of the attacker's trigger.
 
-    R(m) = mean over pairs p of  [s_p(1) - s_p(m)]  -  penalty(d(m))  -  price * groups cut
+    R(m) = sum over pairs p of  w_p [s_p(1) - s_p(m)]  -  penalty(d(m))  -  price * groups cut
 
-A *pair* is a trigger family and the class it leads to. Every generation of candidate triggers of that pair (those found
+A *pair* is a trigger family and the class it leads to. Its weight falls with the square of its trigger's size against the
+smallest of the family, since a class that needs a far larger change than another one is hardly the attacker's; the weights
+sum to one and every family has the same share. Every generation of candidate triggers of that pair (those found
 on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of the most successful
 one: a mask has to beat all of them. ``d`` is the fall in clean accuracy. Both rates are averages of the share of
 samples (what counts in the end) and of the mean probability (what a few samples can resolve).
@@ -98,15 +100,10 @@ class MaskJudge:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self._label, self._kind, self._pair = label[order], kind[order], pair
         self.forward = MaskedForward(classifier, groups, x[order], chunk=chunk)
-        self._hits, self._chance = self._rates(
-            torch.cat([self.forward.clean_logits(i) for i in range(self.chunks)])[None]
-        )
+        uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
+        self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))
         self.before = self.success(self._hits, self._chance)[0]
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks of samples."""
-        return len(self.forward.chunks)
+        self.weight = pair_weights(triggers, self.pairs, held[0])
 
     @property
     def samples(self) -> int:
@@ -116,33 +113,34 @@ class MaskJudge:
     def __call__(self, keep: Tensor) -> Outcome:
         """Judge masks, bool ``(M, G)``; hopeless ones are dropped after the first chunk (racing)."""
         racing = torch.arange(len(keep))
-        whole = torch.ones(len(keep), dtype=torch.bool)
-        logits = [self.forward.logits(keep, 0)]
-        hits, chance = self._rates(logits[0])
-        for i in range(1, self.chunks):
-            if self.config.race_margin:
-                racing = racing[~self._hopeless(hits[racing], chance[racing])]
-            part = self.forward.logits(keep[racing], i) if len(racing) else None
-            width = len(self.forward.chunks[i])
-            more_hits, more_chance = hits.new_zeros(len(keep), width), chance.new_full((len(keep), width), torch.nan)
-            if part is not None:
-                start = hits.shape[1]
-                more_hits[racing], more_chance[racing] = self._rates(part, slice(start, start + width))
-            hits, chance = torch.cat([hits, more_hits], 1), torch.cat([chance, more_chance], 1)
-        whole[:] = False
+        hits, chance = torch.zeros(len(keep), self.samples), torch.full((len(keep), self.samples), torch.nan)
+        for i, rows in enumerate(self._slices()):
+            if i and self.config.race_margin:
+                seen = slice(0, rows.start)
+                racing = racing[~self._hopeless(hits[racing, seen], chance[racing, seen])]
+            if len(racing):
+                hits[racing, rows], chance[racing, rows] = self._rates(self.forward.logits(keep[racing], i), rows)
+        whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
         success, drop = self.success(hits, chance), self.drop(hits, chance)
-        fall = (self.before - success).mean(1) if len(self.pairs) else torch.zeros(len(keep))
-        reward = fall - penalty(drop, self.config) - self.config.price * (~keep).sum(1).cpu()
+        reward = self.fall(success) - penalty(drop, self.config) - self.config.price * (~keep).sum(1).cpu()
         return Outcome(reward.clamp(-1, 1), success, drop, whole)
 
-    def _rates(self, logits: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def rows(self, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Hit or not and its probability, of each mask and sample ``(M, samples)``, without racing."""
+        parts = [self._rates(self.forward.logits(keep, i), s) for i, s in enumerate(self._slices())]
+        return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
+
+    def _slices(self) -> list[slice]:
+        """Rows of each chunk."""
+        ends = torch.tensor([len(c) for c in self.forward.chunks]).cumsum(0).tolist()
+        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _rates(self, logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Hit or not, and the probability of it, of each mask and row ``(M, n)``.
 
         A hit is the true class on clean rows, the trigger's class on triggered ones (any other class if it has none).
         """
-        if rows == slice(None) and logits.shape[1] != len(self._label):
-            rows = slice(0, logits.shape[1])
         label = self._label[rows].to(logits.device)
         away = label < 0
         index = torch.where(away, -label - 1, label)[None, :, None].expand(len(logits), -1, 1)
@@ -160,10 +158,20 @@ class MaskJudge:
 
     def success(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Success of each pair's most successful trigger, ``(M, P)``."""
+        return self._success(hits, chance, self._kind)
+
+    def fall(self, success: Tensor) -> Tensor:
+        """Weighted fall in success ``(M,)`` of ``(M, P)``, against the uncut network."""
+        return (self.before - success) @ self.weight
+
+    def resampled(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
+        """The same on drawn samples: column i of ``hits`` and ``chance`` is sample ``rows[i]``."""
+        return self._success(hits, chance, self._kind[rows])
+
+    def _success(self, hits: Tensor, chance: Tensor, kind: Tensor) -> Tensor:
         if not self.pairs:
             return torch.zeros(len(hits), 0)
-        width = hits.shape[1]
-        each = [self._mean(hits, chance, (self._kind[:width] == i + 1)) for i in range(len(self._pair))]
+        each = [self._mean(hits, chance, kind == i + 1) for i in range(len(self._pair))]
         stacked = torch.stack(each, 1)
         return torch.stack([stacked[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
 
@@ -183,6 +191,28 @@ class MaskJudge:
         error = lost.std(1) / max(1, int(clean.sum())) ** 0.5
         drop = self.drop(hits, chance)
         return drop > self.config.budget + torch.maximum(self.config.race_margin * error, torch.tensor(0.05))
+
+
+@torch.no_grad()
+def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
+    """Weight of each pair ``(P,)``, summing to one: inverse square of the size of its first trigger (ours).
+
+    Args:
+        triggers: First generation first.
+        pairs: Family and class of each pair.
+        x: Samples on which sizes are compared.
+    """
+    first: dict[tuple[str, int], float] = {}
+    for t in triggers:
+        pair = t.family, -1 if t.target is None else t.target
+        if pair not in first:
+            first[pair] = max(float((t(x) - x).square().mean()), 1e-12)
+    weight = torch.tensor([1 / first[p] for p in pairs])
+    families = [p[0] for p in pairs]
+    for family in set(families):
+        mine = torch.tensor([f == family for f in families])
+        weight[mine] /= weight[mine].sum() * len(set(families))
+    return weight
 
 
 def _rows(

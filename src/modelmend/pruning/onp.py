@@ -21,6 +21,7 @@ from modelmend.progress import Progress, silent
 from modelmend.pruning.attributes import NAMES, measure
 from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate, CutEnvironment
+from modelmend.pruning.explanation import Evidence, explain
 from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, rank_prior
 from modelmend.pruning.judge import Labelled, MaskJudge, RewardConfig
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
@@ -63,6 +64,8 @@ class PruningConfig(Record):
     """Scorers to try; ``None``: all."""
     prior: bool = True
     """Start from the best rule; False: from nothing (the ablation)."""
+    explain: bool = True
+    """Draw up the evidence of every cut."""
     seconds: float = 900.0
     """No new round of learning after this long: a safety net, since a run that hits it is not reproducible."""
 
@@ -81,6 +84,7 @@ class PruneResult:
         explanation: Evidence card of every cut and the explainability score (see ``explanation``).
         seconds: Wall time.
         passes: Sample passes.
+        evidence: What the explanation was drawn from; ``picture.draw`` takes it. ``None`` when there was no search.
     """
 
     classifier: Classifier
@@ -92,6 +96,7 @@ class PruneResult:
     explanation: dict[str, Any]
     seconds: float
     passes: float
+    evidence: Evidence | None = None
 
     def record(self) -> dict[str, Any]:
         """Content of ``pruning.json``."""
@@ -168,7 +173,7 @@ def prune(
     for number in range(config.refreshes + 1):
         state = search_round(
             classifier, groups, wiring, fit, reward, known, config,
-            seed=seed + number, number=number, carried=carried, policy=state.policy if state else None,
+            seed=seed + number, number=number, carried=carried,
             deadline=started + config.seconds, progress=progress,
         )  # fmt: skip
         log += state.log
@@ -180,7 +185,7 @@ def prune(
         )
         left = _success_left(classifier, groups, reward, fresh, state.best.cut, config.reward)
         log.append({"event": "refresh", "round": number, "fresh": len(fresh), "success_left": left})
-        if not fresh or max(left, default=0.0) < config.settled:
+        if left < config.settled:
             break
         known += fresh  # type: ignore[arg-type]
         carried = state.archive.best(config.candidates)
@@ -190,6 +195,11 @@ def prune(
     log += rows
     pruned = cut_clone(classifier, groups, chosen.cut)
     log.append(_row("chosen", chosen))
+    evidence = Evidence(
+        groups, state.context.attributes, state.graph, state.policy, state.judge, state.archive, chosen, config.max_cuts
+    )
+    progress("explaining the cuts", 0, 1)
+    explanation = explain(evidence, seed=seed) if config.explain else {}
     return PruneResult(
         pruned,
         [groups[i] for i in chosen.cut],
@@ -197,9 +207,10 @@ def prune(
         chosen,
         state.rules,
         log,
-        {},
+        explanation,
         time.monotonic() - started,
         sample_passes() - spent,
+        evidence,
     )
 
 
@@ -215,7 +226,6 @@ def search_round(
     seed: int,
     number: int,
     carried: Sequence[Candidate],
-    policy: NeuronPolicy | None,
     deadline: float,
     progress: Progress,
 ) -> Round:
@@ -232,7 +242,6 @@ def search_round(
         seed: Of this round.
         number: Of the round, for the log.
         carried: Best masks of the round before, judged anew.
-        policy: Agent of the round before; ``None``: a new one.
         deadline: See ``PruningConfig.seconds``.
         progress: Called often.
     """
@@ -247,8 +256,7 @@ def search_round(
         archive.judge(_as_cuts([c.cut for c in carried], len(groups)))
     prior = rank_prior(rules[0].score) if config.prior else torch.zeros(len(groups))
     graph = build_graph(attributes.x, prior, wiring, config.graph)
-    if policy is None:
-        policy = new_policy(config.policy, seed)
+    policy = new_policy(config.policy, seed)  # anew each round: an agent that has settled no longer looks around
     env = CutEnvironment(graph, archive, limit=limit, layer_share=config.layer_share)
     log: list[dict[str, Any]] = [
         {
@@ -310,7 +318,7 @@ def choose(
     outcome = judge(~_as_cuts([c.cut for c in candidates], len(groups)))
     rows, scores = [], []
     for i, candidate in enumerate(candidates):
-        fall = float((state.judge.before - torch.tensor(candidate.success)).mean()) if len(state.judge.pairs) else 0.0
+        fall = float(state.judge.fall(torch.tensor([candidate.success])))
         score = (candidate.reward + float(outcome.reward[i])) / 2
         if candidate.cut and fall < config.least_fall:
             score = -1.0
@@ -341,13 +349,12 @@ def _success_left(
     triggers: Sequence[Any],
     cut: tuple[int, ...],
     config: RewardConfig,
-) -> list[float]:
-    """Success of triggers against one mask."""
+) -> float:
+    """Weighted success of triggers against one mask; 0 without triggers."""
     if not triggers:
-        return []
+        return 0.0
     judge = MaskJudge(classifier, groups, (held[0][:1], held[1][:1]), held, triggers, config)
-    success: list[float] = judge(~_as_cuts([cut], len(groups))).success[0].tolist()
-    return success
+    return float(judge(~_as_cuts([cut], len(groups))).success[0] @ judge.weight)
 
 
 def _as_cuts(cuts: Sequence[tuple[int, ...]], groups: int) -> Tensor:

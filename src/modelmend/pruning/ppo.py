@@ -26,9 +26,9 @@ class PPOConfig(Record):
 
     searches: int = 8
     """Searches side by side in one iteration; their masks are judged in one batch."""
-    iterations: int = 24
+    iterations: int = 40
     """Rounds of searching and learning."""
-    masks: int = 1200
+    masks: int = 400
     """Stop after this many different masks were judged, whatever the round."""
     learning_rate: float = 3e-3
     """Adam's, annealed linearly to a tenth."""
@@ -38,7 +38,7 @@ class PPOConfig(Record):
     """Bias against variance of the advantage; rewards are not discounted."""
     clip: float = 0.2
     """Largest change of an action's probability ratio that is rewarded."""
-    entropy: float = 0.01
+    entropy: float = 0.03
     """Price of certainty, keeps the agent looking around."""
     value: float = 0.5
     """Weight of the critic's squared error."""

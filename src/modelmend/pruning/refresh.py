@@ -55,7 +55,7 @@ def change(trigger: Trigger, x: Tensor) -> float:
 
 
 def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) -> list[Trigger | Faded]:
-    """Fade fresh triggers to the size of the first generation.
+    """Fade fresh triggers to the size that the first generation of their family and class had.
 
     Args:
         fresh: Triggers found on a pruned network.
@@ -63,14 +63,17 @@ def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) 
         x: Samples on which sizes are compared.
 
     Returns:
-        As many, in order; a trigger of a family without a first generation stays as it is.
+        Those whose family and class have a first generation, in order.
     """
-    sizes: dict[str, float] = {}
+    sizes: dict[tuple[str, int | None], float] = {}
     for trigger in first:
-        sizes[trigger.family] = max(sizes.get(trigger.family, 0.0), change(trigger, x))
+        pair = trigger.family, trigger.target
+        sizes[pair] = max(sizes.get(pair, 0.0), change(trigger, x))
     held: list[Trigger | Faded] = []
     for trigger in fresh:
-        largest = SLACK * sizes.get(trigger.family, float("inf"))
+        if (trigger.family, trigger.target) not in sizes:
+            continue
+        largest = SLACK * sizes[trigger.family, trigger.target]
         size = change(trigger, x)
         held.append(trigger if size <= largest else Faded(trigger, largest / size))
     return held
