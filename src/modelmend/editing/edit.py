@@ -39,7 +39,7 @@ class EditConfig(Record):
     batch_norm: Literal["auto", "frozen", "edited", "re-estimated"] = "auto"
     enough: float = Field(default=0.10, ge=0, le=1, description="probe success at which no edit is needed")
     repair: TuneConfig | None = TuneConfig()
-    rounds: int = Field(default=1, ge=1, description="repair steps; each later one unlearns freshly found triggers too")
+    rounds: int = Field(default=2, ge=1, description="repair steps; each later one unlearns freshly found triggers too")
     max_triggers: int = Field(default=8, ge=1)
     batch_size: int = Field(default=128, ge=1)
 
@@ -101,9 +101,12 @@ def edit(
     known = triggers
     for turn in range(config.rounds if config.repair and config.repair.epochs else 0):
         if turn:
-            fresh = list(reprobe(result, seed + turn)) if reprobe else []
+            if reprobe is None:
+                break
+            fresh = list(reprobe(result, seed + turn))
             known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
             before, final = split.measure(classifier), split.measure(result)
+            log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
                 break
         assert config.repair is not None

@@ -44,18 +44,30 @@ class Quality:
         """Highest success rate; 0 without triggers."""
         return max(self.success, default=0.0)
 
+    @property
+    def mean(self) -> float:
+        """Mean success rate; 0 without triggers."""
+        return sum(self.success) / len(self.success) if self.success else 0.0
+
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``worst success + (1 - robust) / 4 + drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
-        accuracy against ``before``, at least 0.
+        ``mean success + (1 - robust) / 4 + drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
+        accuracy against ``before``, at least 0. The mean and not the worst: among fresh triggers there often is one
+        that no honest classifier of this size withstands, and it must not hide what happens to the others.
         """
         drop = max(0.0, before.accuracy - self.accuracy)
-        return self.worst + (1 - self.robust) / 4 + drop + _STEEP * max(0.0, drop - BUDGET)
+        return self.mean + (1 - self.robust) / 4 + drop + _STEEP * max(0.0, drop - BUDGET)
 
     def log(self) -> dict[str, Any]:
         """JSON-ready figures."""
-        figures = {"accuracy": self.accuracy, "loss": self.loss, "worst_success": self.worst, "robust": self.robust}
+        figures = {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "worst_success": self.worst,
+            "mean_success": self.mean,
+            "robust": self.robust,
+        }
         return {k: round(v, 4) for k, v in figures.items()} | {"success": [round(v, 4) for v in self.success]}
 
 

@@ -37,6 +37,7 @@ class TuneConfig(Record):
     distill: float = Field(default=1.0, ge=0, le=1, description="share of the suspect's own soft output in the targets")
     shift: float = Field(default=0.06, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
     noise: float = Field(default=0.03, ge=0, description="augmentation: deviation of added noise")
+    share: float = Field(default=0.5, gt=0, le=1, description="triggered samples for each clean one")
 
 
 def tune(
@@ -87,8 +88,10 @@ def tune(
         for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
             clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
             target = _targets(teacher, clean, hard[index], config.distill)
-            hit = _draw_triggered(clean, triggers, generator)
-            batch, target = (clean, target) if hit is None else (torch.cat([clean, hit]), target.repeat(2, 1))
+            hit = _draw_triggered(clean[: max(1, round(len(clean) * config.share))], triggers, generator)
+            batch, target = (
+                (clean, target) if hit is None else (torch.cat([clean, hit]), torch.cat([target, target[: len(hit)]]))
+            )
             _step(classifier, batch, target, optimizer, parameters, rho=config.rho)
             if config.anchor:
                 _pull(parameters, start, config.anchor * optimizer.param_groups[0]["lr"])
@@ -110,8 +113,8 @@ def tune(
 def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> Tensor:
     """Mixture of the teacher's soft output and the labels; labels alone where the teacher is wrong."""
     label = label.to(teacher.device)
-    soft = teacher(x).softmax(1)
-    right = (soft.argmax(1) == label.argmax(1)).float()[:, None]
+    soft: Tensor = teacher(x).softmax(1)
+    right: Tensor = (soft.argmax(1) == label.argmax(1)).float()[:, None]
     share = distill * right
     return share * soft + (1 - share) * label
 

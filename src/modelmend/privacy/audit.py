@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
 from modelmend.privacy.config import PrivacyConfig
 from modelmend.privacy.defences import measure_defences
-from modelmend.privacy.membership import Pair, Subject, audit_membership
+from modelmend.privacy.membership import audit_membership
 from modelmend.privacy.outcome import not_run
+from modelmend.privacy.statistics import Integers
+from modelmend.privacy.subject import Pair, Subject
 from modelmend.privacy.words import words
 from modelmend.progress import Progress, silent
 from modelmend.records import PrivacyFinding, PrivacyReport
@@ -51,7 +55,9 @@ def audit(
     """
     config = config or PrivacyConfig()
     strangers = _pair(gate, "gate")
-    subjects = [Subject("repair", _pair(repair, "repair"), strangers, random=True)]
+    subjects = [
+        Subject("repair", _pair(repair, "repair"), strangers, random=config.random_split, groups=_groups(repair, gate))
+    ]
     if members is not None:
         outside = strangers if nonmembers is None else _pair(nonmembers, "nonmembers")
         subjects.append(Subject("members", *_disjoint(_pair(members, "members"), outside), random=False))
@@ -96,6 +102,14 @@ def _pair(samples: Any, name: str) -> Pair:
     if not len(x):
         raise InputError("no samples to audit with", field=name, fix="give samples, or leave them out")
     return x, y
+
+
+def _groups(inside: Any, outside: Any) -> Integers | None:
+    """Near-duplicate groups of both sides, members first; both come from one set of samples."""
+    if not hasattr(inside, "groups") or not hasattr(outside, "groups"):
+        return None
+    both: Integers = torch.cat([inside.groups, outside.groups]).cpu().numpy()
+    return both
 
 
 def _disjoint(inside: Pair, outside: Pair) -> tuple[Pair, Pair]:

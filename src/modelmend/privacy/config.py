@@ -24,13 +24,16 @@ correlated with these that they add width but no finding. All attacks within the
 class PrivacyConfig(Record):
     """Settings of ``audit``.
 
-    The first five are the owner's statements, the rest are the gates' limits and the audit's effort.
+    The first six are the owner's statements, the rest are the gates' limits and the audit's effort.
     """
 
     access: Access = "scores"
     person_classes: bool = Field(default=False, description="a class is one person or one thing")
     sensitivity: Sensitivity = "internal"
     profile: Literal["default", "strict"] = Field(default="default", description="strict fails G1 above .60 already")
+    random_split: bool = Field(
+        default=True, description="modelmend drew the gate split at random; false when samples were added to it by hand"
+    )
     earlier_version_known: bool = Field(default=False, description="attackers may hold the suspect too: update attack")
 
     level: float = Field(default=0.95, gt=0.5, lt=1)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from modelmend.model.classifier import Classifier
 from modelmend.privacy.config import PrivacyConfig
-from modelmend.privacy.membership import Subject
 from modelmend.privacy.statistics import auc_interval
+from modelmend.privacy.subject import Subject
 
 Restrict = Callable[[Tensor], Tensor]
 
@@ -110,5 +110,5 @@ def _true_class(p: Tensor, y: Tensor) -> Tensor:
 
 
 def _auc(scores: Tensor, m: int, level: float) -> dict[str, float]:
-    interval = auc_interval(scores[:m].numpy(), scores[m:].numpy(), level)
+    interval = auc_interval((scores[:m].numpy(), scores[m:].numpy()), level)
     return {"value": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from modelmend.editing.delta import toggle
+from modelmend.editing.edit import EditConfig, edit
+from modelmend.editing.finetune import FineTuneConfig, fine_tune
+from modelmend.editing.layers import tensors
+from modelmend.editing.tuning import TuneConfig
+from modelmend.errors import InputError
+from modelmend.metrics import sample_passes
+from modelmend.probe.trigger import Trigger
+
+from .conftest import Case
+
+
+def _equal(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_the_edit_removes_an_unknown_backdoor_and_can_be_undone(infected: Case) -> None:
+    suspect = infected.classifier
+    kept = suspect.clone()
+    spent = sample_passes()
+    result = edit(suspect, infected.fit, infected.reward, infected.select, infected.triggers, seed=0)
+    assert infected.asr(suspect) > 0.9
+    assert infected.asr(result.classifier) < 0.3
+    assert infected.accuracy(suspect) - infected.accuracy(result.classifier) <= 0.025
+    assert result.log["edited"] and result.log["after"]["mean_success"] < result.log["before"]["mean_success"]
+    assert 0 < result.log["passes"] <= sample_passes() - spent
+    assert _equal(toggle(result.classifier, result.delta), kept)
+    assert _equal(suspect, kept)
+    assert set(result.log["layers"]) <= set(result.delta)
+    json.dumps(result.log, allow_nan=False)
+
+
+def test_the_scaling_alone_weakens_the_triggers_and_the_papers_form_is_reported(infected: Case) -> None:
+    config = EditConfig(repair=None)
+    result = edit(infected.classifier, infected.fit, infected.reward, infected.select, infected.triggers, config=config)
+    assert result.log["scaled"]["mean_success"] < result.log["before"]["mean_success"]
+    assert result.log["clean_form"]["form"] == "clean"
+    assert result.log["choice"]["form"] in config.forms
+
+
+def test_same_seed_same_edit(infected: Case) -> None:
+    config = EditConfig(strengths=(0.5,), layers=(1,), repair=TuneConfig(epochs=2))
+    runs = [
+        edit(
+            infected.classifier,
+            infected.fit,
+            infected.reward,
+            infected.select,
+            infected.triggers,
+            config=config,
+            seed=s,
+        )
+        for s in (3, 3, 4)
+    ]
+    assert _equal(runs[0].classifier, runs[1].classifier)
+    assert not _equal(runs[0].classifier, runs[2].classifier)
+
+
+def test_nothing_is_changed_when_no_trigger_works(infected: Case) -> None:
+    dead = Trigger("additive", 3, {"delta": torch.zeros(1, 8, 8)})
+    for triggers in ([], [dead]):
+        result = edit(infected.classifier, infected.fit, infected.reward, infected.select, triggers)
+        assert not result.log["edited"] and "no edit needed" in result.log["reason"]
+        assert result.delta == {}
+        assert _equal(result.classifier, infected.classifier)
+
+
+def test_fresh_triggers_are_unlearned_in_the_second_round(infected: Case) -> None:
+    calls = []
+
+    def reprobe(classifier: object, seed: int) -> list[Trigger]:
+        calls.append(seed)
+        return infected.triggers[:1]
+
+    config = EditConfig(strengths=(0.5,), layers=(1,), enough=0.0, rounds=2)
+    result = edit(
+        infected.classifier, infected.fit, infected.reward, infected.select, infected.triggers[:1],
+        config=config, seed=5, reprobe=reprobe,
+    )  # fmt: skip
+    assert calls == [6]
+    assert result.log["repair"][0]["triggers"] == 1
+
+
+def test_fine_tuning_removes_it_too_and_costs_more(infected: Case) -> None:
+    splits = (infected.fit, infected.reward, infected.select)
+    tuned = fine_tune(infected.classifier, *splits, infected.triggers, config=FineTuneConfig(epochs=15))
+    assert infected.asr(tuned.classifier) < 0.3
+    assert infected.accuracy(infected.classifier) - infected.accuracy(tuned.classifier) <= 0.025
+    assert _equal(toggle(tuned.classifier, tuned.delta), infected.classifier)
+    assert not any(p.requires_grad for p in tuned.classifier.graph.parameters())
+    assert set(tensors(tuned.classifier.graph)) >= set(tuned.delta)
+
+
+def test_an_empty_split_is_named(infected: Case) -> None:
+    empty = (infected.fit[0][:0], infected.fit[1][:0])
+    with pytest.raises(InputError, match="select"):
+        edit(infected.classifier, infected.fit, infected.reward, empty, infected.triggers)
