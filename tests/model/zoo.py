@@ -12,8 +12,13 @@ from torch.nn import functional
 from modelmend.model.architectures import ARCHITECTURES
 
 
-def _bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU):
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+def _bn(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU
+):
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
     if act is not None:
         layers.append(act(inplace=True) if act in (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish) else act())
     return nn.Sequential(*layers)
@@ -53,19 +58,25 @@ class Pooled(nn.Module):
     def __init__(self, features: nn.Module, channels: int, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.features, self.avgpool = features, nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, classes))
+        self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=dropout > 0), nn.Linear(channels, classes))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
 def resnet_bottleneck() -> nn.Module:
-    stem = nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
-    return Pooled(nn.Sequential(stem, Bottleneck(8, 4, 16, 1), Bottleneck(16, 4, 16, 1), Bottleneck(16, 8, 32, 2)), 32, 5)
+    stem = nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    )
+    return Pooled(
+        nn.Sequential(stem, Bottleneck(8, 4, 16, 1), Bottleneck(16, 4, 16, 1), Bottleneck(16, 8, 32, 2)), 32, 5
+    )
 
 
 def resnext() -> nn.Module:
-    return Pooled(nn.Sequential(_bn(3, 8), Bottleneck(8, 8, 16, 1, groups=4), Bottleneck(16, 8, 16, 2, groups=4)), 16, 5)
+    return Pooled(
+        nn.Sequential(_bn(3, 8), Bottleneck(8, 8, 16, 1, groups=4), Bottleneck(16, 8, 16, 2, groups=4)), 16, 5
+    )
 
 
 def regnet() -> nn.Module:
@@ -104,8 +115,12 @@ class DenseBlock(nn.ModuleDict):
 class DenseNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        transition = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 8, 1, bias=False), nn.AvgPool2d(2))
-        self.features = nn.Sequential(_bn(3, 8), DenseBlock(8, 4, 2), transition, DenseBlock(8, 4, 2), nn.BatchNorm2d(16))
+        transition = nn.Sequential(
+            nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 8, 1, bias=False), nn.AvgPool2d(2)
+        )
+        self.features = nn.Sequential(
+            _bn(3, 8), DenseBlock(8, 4, 2), transition, DenseBlock(8, 4, 2), nn.BatchNorm2d(16)
+        )
         self.classifier = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,7 +144,9 @@ class SqueezeNet(nn.Module):
         super().__init__()
         pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(inplace=True), pool, Fire(8, 4, 8), Fire(16, 4, 8))
-        self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(16, 5, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d((1, 1)))
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Conv2d(16, 5, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d((1, 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.classifier(self.features(x)), 1)
@@ -138,7 +155,9 @@ class SqueezeNet(nn.Module):
 class Inverted(nn.Module):
     """MobileNet v2/v3 and EfficientNet blocks; stochastic depth is the identity in eval mode."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, act: type[nn.Module], se: type[nn.Module] | None = None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, act: type[nn.Module], se: type[nn.Module] | None = None
+    ) -> None:
         super().__init__()
         hidden = inputs * 2
         layers = [_bn(inputs, hidden, 1, act=act), _bn(hidden, hidden, 3, stride, hidden, act=act)]
@@ -160,12 +179,20 @@ def mobilenet_v2() -> nn.Module:
 
 
 def mobilenet_v3() -> nn.Module:
-    blocks = (Inverted(8, 8, 1, nn.ReLU, nn.Hardsigmoid), Inverted(8, 16, 2, nn.Hardswish), Inverted(16, 16, 1, nn.Hardswish, nn.Hardsigmoid))
+    blocks = (
+        Inverted(8, 8, 1, nn.ReLU, nn.Hardsigmoid),
+        Inverted(8, 16, 2, nn.Hardswish),
+        Inverted(16, 16, 1, nn.Hardswish, nn.Hardsigmoid),
+    )
     return Pooled(nn.Sequential(_bn(3, 8, 3, 2, act=nn.Hardswish), *blocks), 16, 5, 0.2)
 
 
 def efficientnet() -> nn.Module:
-    blocks = (Inverted(8, 8, 1, nn.SiLU, nn.Sigmoid), Inverted(8, 16, 2, nn.SiLU, nn.Sigmoid), Inverted(16, 16, 1, nn.SiLU, nn.Sigmoid))
+    blocks = (
+        Inverted(8, 8, 1, nn.SiLU, nn.Sigmoid),
+        Inverted(8, 16, 2, nn.SiLU, nn.Sigmoid),
+        Inverted(16, 16, 1, nn.SiLU, nn.Sigmoid),
+    )
     return Pooled(nn.Sequential(_bn(3, 8, 3, 2, act=nn.SiLU), *blocks), 16, 5, 0.2)
 
 
@@ -175,9 +202,15 @@ class Shuffle(nn.Module):
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self.stride, half = stride, channels // 2
-        self.branch1 = nn.Sequential(_bn(channels, channels, 3, 2, channels, act=None), _bn(channels, half, 1)) if stride > 1 else None
+        self.branch1 = (
+            nn.Sequential(_bn(channels, channels, 3, 2, channels, act=None), _bn(channels, half, 1))
+            if stride > 1
+            else None
+        )
         inputs = channels if stride > 1 else half
-        self.branch2 = nn.Sequential(_bn(inputs, half, 1), _bn(half, half, 3, stride, half, act=None), _bn(half, half, 1))
+        self.branch2 = nn.Sequential(
+            _bn(inputs, half, 1), _bn(half, half, 3, stride, half, act=None), _bn(half, half, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.branch1 is None:
@@ -220,7 +253,9 @@ class ConvNextBlock(nn.Module):
 
 def convnext() -> nn.Module:
     down = nn.Sequential(LayerNorm2d(8), nn.Conv2d(8, 16, 2, 2))
-    return Pooled(nn.Sequential(nn.Conv2d(3, 8, 4, 4), LayerNorm2d(8), ConvNextBlock(8), down, ConvNextBlock(16)), 16, 5)
+    return Pooled(
+        nn.Sequential(nn.Conv2d(3, 8, 4, 4), LayerNorm2d(8), ConvNextBlock(8), down, ConvNextBlock(16)), 16, 5
+    )
 
 
 class MhaVit(nn.Module):
@@ -255,7 +290,9 @@ class Swin(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.randn((2 * window - 1) ** 2, 2) * 0.02)
         grid = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
         relative = (grid[:, :, None] - grid[:, None, :]).permute(1, 2, 0) + window - 1
-        self.register_buffer("relative_position_index", (relative[..., 0] * (2 * window - 1) + relative[..., 1]).flatten())
+        self.register_buffer(
+            "relative_position_index", (relative[..., 0] * (2 * window - 1) + relative[..., 1]).flatten()
+        )
         self.reduction, self.head = nn.Linear(4 * dim, 2 * dim, bias=False), nn.Linear(2 * dim, 5)
 
     def attend(self, x: Tensor, shift: int) -> Tensor:
@@ -263,7 +300,11 @@ class Swin(nn.Module):
         size, windows = self.window, (h // self.window) * (w // self.window)
         if shift:
             x = torch.roll(x, shifts=(-shift, -shift), dims=(1, 2))
-        x = x.view(n, h // size, size, w // size, size, c).permute(0, 1, 3, 2, 4, 5).reshape(n * windows, size * size, c)
+        x = (
+            x.view(n, h // size, size, w // size, size, c)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(n * windows, size * size, c)
+        )
         q, k, v = self.qkv(x).reshape(x.size(0), size * size, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         attention = (q * (c // self.heads) ** -0.5).matmul(k.transpose(-2, -1))
         bias = self.relative_position_bias_table[self.relative_position_index].view(size * size, size * size, -1)
@@ -276,9 +317,13 @@ class Swin(nn.Module):
             mask = mask.view(h // size, size, w // size, size).permute(0, 2, 1, 3).reshape(windows, size * size)
             mask = mask.unsqueeze(1) - mask.unsqueeze(2)
             mask = mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
-            attention = attention.view(n, windows, self.heads, size * size, size * size) + mask.unsqueeze(1).unsqueeze(0)
+            attention = attention.view(n, windows, self.heads, size * size, size * size) + mask.unsqueeze(1).unsqueeze(
+                0
+            )
             attention = attention.view(-1, self.heads, size * size, size * size)
-        x = self.proj(functional.softmax(attention, dim=-1).matmul(v).transpose(1, 2).reshape(n * windows, size * size, c))
+        x = self.proj(
+            functional.softmax(attention, dim=-1).matmul(v).transpose(1, 2).reshape(n * windows, size * size, c)
+        )
         x = x.view(n, h // size, w // size, size, size, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
         return torch.roll(x, shifts=(shift, shift), dims=(1, 2)) if shift else x
 

@@ -32,7 +32,7 @@ _MEMORY = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels
 _STRINGS = frozenset(
     {"none", "tanh", "constant", "reflect", "replicate", "circular", "floor", "trunc", "valid", "same", "mean", "sum"}
 )
-_EQUATION = re.compile(r"[A-Za-z.]{0,32}(,[A-Za-z.]{0,32}){0,3}(->[A-Za-z.]{0,32})?")
+_EQUATION = re.compile(r"[A-Za-z. ]{0,32}(,[A-Za-z. ]{0,32}){0,3}(->[A-Za-z. ]{0,32})?")
 _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 _MAX_LIST = 4096
 _TAKES_NUMBERS = "add sub rsub mul div eq ne lt le gt ge maximum minimum bitwise_and bitwise_or where"
@@ -49,13 +49,15 @@ class BadArgument(ModelRefused):
     """An argument is not of a kind that its operator takes."""
 
 
-def bind(op: OpOverload, inputs: object, env: Environment) -> dict[str, Any]:
+def bind(op: OpOverload, inputs: object, env: Environment, named: OpOverload | None = None) -> dict[str, Any]:
     """All arguments of a node by schema name.
 
     Args:
         op: The operator; its schema decides which names and types are allowed.
         inputs: The node's ``inputs`` list in the file.
         env: What the names in the file stand for.
+        named: The operator that the file names, when that is the in-place form of ``op``; it may call its arguments
+            otherwise, in the same order.
 
     Returns:
         Schema name to value: numbers, lists, types, nodes and known tensors; arguments that name a device, a layout or
@@ -65,14 +67,16 @@ def bind(op: OpOverload, inputs: object, env: Environment) -> dict[str, Any]:
         BadArgument: Unknown or repeated name, missing argument, wrong type.
     """
     schema = {a.name: a for a in op._schema.arguments}
+    names = dict(zip((a.name for a in (named or op)._schema.arguments), schema, strict=True))
     packet = str(op).split(".")[1]
     values: dict[str, Any] = {}
     if not isinstance(inputs, list) or len(inputs) > len(schema):
         raise BadArgument(f"{op} has a damaged argument list", field="graph")
     for entry in inputs:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or name not in schema or name in values:
-            raise BadArgument(f"{op} has no argument {str(name)[:60]!r}, or has it twice", field="graph")
+        stated = entry.get("name") if isinstance(entry, dict) else None
+        name = names.get(stated) if isinstance(stated, str) else None
+        if name is None or name in values:
+            raise BadArgument(f"{op} has no argument {str(stated)[:60]!r}, or has it twice", field="graph")
         declared = str(schema[name].real_type)
         try:
             if declared == "Tensor" and values and packet in _TAKES_NUMBERS.split() and "as_tensor" not in entry["arg"]:

@@ -22,11 +22,16 @@ from modelmend.model.operators import (
     OPERATORS,
     SYMBOLIC,
     aliases,
+    in_place,
     refuse,
     refuse_training,
 )  # fmt: skip
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+_SCATTERS: dict[str, OpOverload] = {
+    "aten.slice.Tensor": torch.ops.aten.slice_scatter.default,
+    "aten.select.int": torch.ops.aten.select_scatter.default,
+}
 _MOVES = ("aten.to.dtype_layout", "aten.to.device", "aten._to_copy.default")
 
 
@@ -84,7 +89,7 @@ class Builder:
         op = IN_PLACE.get(target) or OPERATORS.get(target)
         if op is None:
             raise refuse(str(target), self._where)
-        values = bind(op, inputs, self._env)
+        values = bind(op, inputs, self._env, in_place(op) if target in IN_PLACE else None)
         refuse_training(op, values, self._where)
         written = next(iter(values.values())) if target in IN_PLACE else None
         result = self._operator(op, values, written)
@@ -157,7 +162,22 @@ class Builder:
                     f"the model changes its own parameters while it runs ({op})", where=self._where, field="graph"
                 )
             self._stale.update(n for n in shared if n is not written)
+            self._scatter(written, node)
         self._env = {name: node if value is written else value for name, value in self._env.items()}
+
+    def _scatter(self, part: Node, changed: Node) -> None:
+        """What was written was a slice: the tensor that it was cut from is read with the change put back."""
+        scatter = _SCATTERS.get(str(part.target))
+        whole = part.args[0] if scatter else None
+        if scatter is None or not isinstance(whole, Node):
+            return
+        node = self._graph.call_function(scatter, (whole, changed, *part.args[1:]))
+        node.meta["module"] = part.meta.get("module", "")
+        shared = self._memory.setdefault(changed, [changed])
+        shared.append(node)
+        self._memory[node] = shared
+        self._env = {name: node if value is whole else value for name, value in self._env.items()}
+        self._scatter(whole, node)
 
     def _shared_write(self, op: object) -> ModelUnsupported:
         return ModelUnsupported(

@@ -61,7 +61,8 @@ rnn_relu.input
 zeros_like.default ones_like.default full_like.default new_zeros.default new_ones.default new_full.default
 zeros.default ones.default full.default arange.default arange.start arange.start_step scalar_tensor.default
 eye.default
-linspace.default sym_size.int sym_numel.default
+linspace.default sym_size.int sym_numel.default zero.default copy.default slice_scatter.default select_scatter.default
+index_put.default
 """
 
 SYMBOLIC: dict[str, Callable[..., Any]] = {
@@ -128,7 +129,12 @@ _CHANGES_SHAPE_OR_TYPE = (
 def in_place(op: OpOverload) -> OpOverload | None:
     """The operator that writes its result into its first argument; ``None`` where there is none to allow."""
     packet, overload = str(op).removeprefix("aten.").split(".")
-    return None if packet in _CHANGES_SHAPE_OR_TYPE.split() else _resolve(f"{packet}_.{overload}")
+    twin = None if packet in _CHANGES_SHAPE_OR_TYPE.split() else _resolve(f"{packet}_.{overload}")
+    return twin if twin is not None and _types(twin) == _types(op) else None
+
+
+def _types(op: OpOverload) -> list[str]:
+    return [str(a.real_type) for a in op._schema.arguments]
 
 
 IN_PLACE: dict[str, OpOverload] = {
