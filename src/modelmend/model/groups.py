@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from modelmend.errors import InputError
 from modelmend.model.labels import Value, compress, varying
 from modelmend.model.propagate import Flow, Read, attribute, base_name, propagate
+from modelmend.model.shapes import Spec
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ def _hoist(flow: Flow, read: Read) -> Read:
             break
         labels = compress(flow.atoms.find(item.labels))
         axes = varying(labels)
-        if len(axes) != 1:
+        spec = flow.shapes[source]
+        # Where samples share an axis with the channels, the channels' positions would depend on the batch.
+        if len(axes) != 1 or not isinstance(spec, Spec) or (spec.batch == -1 and spec.merged in (None, axes[0])):
             break
         read = Read(read.node, source, axes[0], labels.reshape(-1))
     return read

@@ -14,18 +14,27 @@ from modelmend.errors import InputError, ModelUnsupported
 from modelmend.model.execute import After, Before, Program
 from modelmend.model.groups import Group
 from modelmend.model.propagate import arguments, base_name
-from modelmend.model.shapes import Count, Entry, Spec, propagate_shapes
+from modelmend.model.shapes import Count, Entry, Spec, known_shapes
 
 _CHANNELWISE = frozenset(
     (
-        "relu", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "hardtanh", "elu", "tanh", "mish", "max_pool2d",
-        "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool2d_with_indices", "dropout", "clone", "contiguous",
+        "relu", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "elu", "tanh", "mish", "max_pool2d",
+        "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool2d_with_indices", "dropout", "clone",
+        "contiguous",
     )
 )  # fmt: skip
 """Unary, zero at zero, channels stay on axis 1: a mask before and a mask after are the same."""
 
 
 _NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
+
+
+def _clips(node: Node) -> bool:
+    """A clip that leaves zero alone, such as ReLU6."""
+    return base_name(node) in ("hardtanh", "clamp") and all(
+        bound is None or (not isinstance(bound, Node) and sign * bound >= 0)
+        for sign, bound in zip((-1, 1), arguments(node)[1:3], strict=True)
+    )
 
 
 def _first_of(node: Node) -> bool:
@@ -126,12 +135,11 @@ class Masked:
         for key, place in self._places.items():
             for number, _ in place.groups:
                 self._of_group[number].append(key)
-        self._entries: dict[tuple[int, ...], list[Entry]] = {}
 
     @staticmethod
     def _norm(node: Node) -> Node | None:
         """The affine batch norm that makes a value through channel-wise operators only."""
-        while node.op == "call_function" and (base_name(node) in _CHANNELWISE or _first_of(node)):
+        while node.op == "call_function" and (base_name(node) in _CHANNELWISE or _first_of(node) or _clips(node)):
             source = node.args[0]
             if not isinstance(source, Node):
                 return None
@@ -214,11 +222,7 @@ class Masked:
         return out
 
     def _shape_record(self, x: Tensor) -> list[Entry]:
-        shape = tuple(x.shape[1:])
-        if shape not in self._entries:
-            found = propagate_shapes(self.graph, shape)
-            self._entries[shape] = [found[node] for node in self.program.nodes]
-        return self._entries[shape]
+        return known_shapes(self.graph, tuple(x.shape[1:]))
 
     def _changes(self, x: Tensor, keep: Tensor, start: int) -> tuple[dict[int, Before], dict[int, After]]:
         if keep.shape[-1] != len(self.groups):

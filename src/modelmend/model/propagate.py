@@ -198,7 +198,7 @@ _LAYOUT = {
     "clone",
     "index",
 }
-_LINEAR = {"add", "sub", "mul", "cat", "stack"}
+_LINEAR = {"add", "sub", "mul"}
 
 
 def _only_added(graph: GraphModule, name: str) -> bool:

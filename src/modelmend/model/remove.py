@@ -48,7 +48,9 @@ def remove_groups(graph: GraphModule, groups: Sequence[Group], input_shape: tupl
     for group in groups:
         if group.index >= len(known) or known[group.index].slices != group.slices:
             raise InputError(
-                "the groups were found on another graph", field=group.layer, fix="call find_groups on the graph that you cut"
+                "the groups were found on another graph",
+                field=group.layer,
+                fix="call find_groups on the graph that you cut",
             )
     removed = _leave_one(flow, _atoms(flow, groups))
     cut = _cut(flow, removed)
@@ -128,7 +130,11 @@ def _build(graph: GraphModule, cut: Cut) -> GraphModule:
             smaller = tensor.detach()
             for dim, kept in cut.params.get(name, {}).items():
                 smaller = smaller.index_select(dim, kept.to(smaller.device))
-            put(root, name, nn.Parameter(smaller.clone(), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
+            put(
+                root,
+                name,
+                nn.Parameter(smaller.clone(), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller,
+            )
     made = GraphModule(root, rewrite(graph, cut, root), class_name="GraphModule")
     made.graph.lint()
     return made.eval()

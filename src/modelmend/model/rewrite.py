@@ -108,7 +108,9 @@ def rewrite(graph: GraphModule, cut: Cut, root: nn.Module) -> Graph:
 
 
 def _touched(cut: Cut, node: Node) -> bool:
-    sources = [n for n in node.all_input_nodes if n in cut.values or (n.op == "get_attr" and str(n.target) in cut.params)]
+    sources = [
+        n for n in node.all_input_nodes if n in cut.values or (n.op == "get_attr" and str(n.target) in cut.params)
+    ]
     return node in cut.values or bool(sources)
 
 
@@ -116,9 +118,11 @@ def _lower(writer: _Writer, argument: Any) -> Any:
     if isinstance(argument, Node):
         return writer.new.get(argument, argument)
     if isinstance(argument, list | tuple):
-        return type(argument)(_lower(writer, a) for a in argument) if type(argument) in (list, tuple) else [
-            _lower(writer, a) for a in argument
-        ]
+        return (
+            type(argument)(_lower(writer, a) for a in argument)
+            if type(argument) in (list, tuple)
+            else [_lower(writer, a) for a in argument]
+        )
     return argument
 
 

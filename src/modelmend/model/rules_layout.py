@@ -172,7 +172,7 @@ _MOVES = (
 )  # fmt: skip
 _KEEPS = (
     "clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh_copy", "to",
-    "_to_copy", "type_as", "native_dropout",
+    "_to_copy", "type_as",
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {

@@ -18,8 +18,11 @@ from modelmend.model.shapes import Spec
 _PROBES = 16
 
 
-def _zero_at_zero(flow: Flow, node: Node, operands: dict[Node, Value]) -> bool:
-    """Whether the operator gives exact zeros when the operands that go to zero are zero, whatever the others hold."""
+def _zero_at_zero(flow: Flow, node: Node, operands: dict[Node, Value]) -> bool | None:
+    """Whether the operator gives exact zeros when the operands that go to zero are zero, whatever the others hold.
+
+    None when it gives infinities there (a logarithm, a division by the value).
+    """
     draw = torch.Generator().manual_seed(0)
 
     def probe(argument: Node) -> Any:
@@ -34,8 +37,10 @@ def _zero_at_zero(flow: Flow, node: Node, operands: dict[Node, Value]) -> bool:
     try:
         made = node.target(*map_arg(node.args, probe), **map_arg(node.kwargs, probe))  # type: ignore[operator]
     except (RuntimeError, TypeError, IndexError):
-        return False
-    return isinstance(made, Tensor) and bool((made == 0).all())
+        return None
+    if not isinstance(made, Tensor) or (made.is_floating_point() and not bool(made.isfinite().all())):
+        return None
+    return bool((made == 0).all())
 
 
 def pointwise(flow: Flow, node: Node) -> Item:
@@ -65,7 +70,12 @@ def pointwise(flow: Flow, node: Node) -> Item:
     found = flow.fixed(shape).labels
     if tied:
         found = flow.atoms.find(tied[0] + found)
-    return Value(shape, compress(found), _zero_at_zero(flow, node, operands))
+    zero = _zero_at_zero(flow, node, operands)
+    if zero is None and any(v.zero and bool((v.labels != 0).any()) for v in operands.values()):
+        for labels in tied:
+            flow.atoms.fix(labels)
+        found = flow.fixed(shape).labels
+    return Value(shape, compress(found), bool(zero))
 
 
 def _dims(rank: int, dims: Any) -> list[int]:

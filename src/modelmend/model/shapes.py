@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from modelmend.errors import ModelUnsupported
+from modelmend.model.export import graph_input_dtype
 
 BATCH = 2
 """Batch size that all recorded shapes stand for."""
@@ -55,22 +56,11 @@ def placeholder(graph: GraphModule) -> Node:
     return next(node for node in nodes if node.op == "placeholder")
 
 
-def input_dtype(graph: GraphModule) -> torch.dtype:
-    """Element type that the graph takes: integers when the input indexes an embedding, else that of the parameters."""
-    node = placeholder(graph)
-    value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        return value.dtype
-    if any(str(user.target).startswith("aten.embedding") for user in node.users):
-        return torch.int64
-    return next((p.dtype for p in graph.parameters() if p.is_floating_point()), torch.float32)
-
-
 def zeros(graph: GraphModule, input_shape: tuple[int, ...], batch: int = BATCH) -> Tensor:
     """A batch of zeros that the graph takes, ``(batch, *input_shape)``, where its parameters are."""
     first = next(graph.parameters(), None)
     device = torch.device("cpu") if first is None else first.device
-    return torch.zeros((batch, *input_shape), dtype=input_dtype(graph), device=device)
+    return torch.zeros((batch, *input_shape), dtype=graph_input_dtype(graph), device=device)
 
 
 class _Recorder(Interpreter):
@@ -130,3 +120,16 @@ def propagate_shapes(graph: GraphModule, input_shape: tuple[int, ...]) -> dict[N
             ) from error
         runs.append(recorder.entries)
     return {node: _merge(runs[0][node], runs[1][node]) for node in graph.graph.nodes}
+
+
+def known_shapes(graph: GraphModule, input_shape: tuple[int, ...]) -> list[Entry]:
+    """``propagate_shapes`` in graph order, remembered on the module for the next call.
+
+    For callers that never change the graph: what is remembered is dropped when nodes were added, removed or renamed.
+    """
+    names = tuple(node.name for node in graph.graph.nodes)
+    kept = graph.meta.setdefault("modelmend.shapes", {})
+    if kept.get(input_shape, ((),))[0] != names:
+        kept[input_shape] = (names, list(propagate_shapes(graph, input_shape).values()))
+    entries: list[Entry] = kept[input_shape][1]
+    return entries
