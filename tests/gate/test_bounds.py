@@ -45,6 +45,10 @@ def test_a_drop_is_bounded_at_the_level_asked_for():
     assert drop_upper(m, 0.99) == paired_drop_counts(3, 1, 200, 0.99)[1]
 
 
+def test_a_reported_upper_end_of_a_drop_that_is_larger_stays():
+    assert drop_upper(Measured(value=0.01, high=0.4, n=200, counts=(3, 1)), 0.95) == 0.4
+
+
 def test_a_drop_without_counts_needs_the_level():
     m = Measured(value=0.01, high=0.03, n=200, level=0.975)
     assert drop_upper(m, 0.975) == 0.03

@@ -1,6 +1,6 @@
 import pytest
 
-from modelmend.gate.composite import composite_index, composite_parts
+from modelmend.gate.composite import composite_index, composite_parts, formula
 from modelmend.gate.policy import Policy
 from modelmend.records import Measured
 from tests.evidence import good_card, good_privacy, residual
@@ -28,3 +28,13 @@ def test_what_was_not_measured_counts_nothing():
     unmeasured = residual().model_copy(update={"after": Measured()})
     card = good_card(accuracy_drop=Measured(), residuals=(unmeasured,), explainability=None, seconds={}, passes={})
     assert set(composite_parts(Policy(), card, None).values()) == {0.0}
+
+
+def test_one_unmeasured_residual_takes_the_whole_part():
+    card = good_card(residuals=(residual(), residual("kept", "additive").model_copy(update={"after": Measured()})))
+    assert composite_parts(Policy(), card, None)["backdoor"] == 0.0
+
+
+def test_the_formula_that_the_decision_carries_names_the_weights():
+    policy = Policy(composite={"backdoor": 0.75})
+    assert "0.75 × backdoor" in formula(policy)

@@ -61,6 +61,12 @@ def test_too_few_gate_samples_says_have_and_need():
     assert any("too few gate samples (have 50, need 200)" in reason for reason in decision.reasons)
 
 
+@pytest.mark.parametrize(("n", "enough"), [(199, False), (200, True)])
+def test_the_number_of_gate_samples_needed_is_exact(n, enough):
+    card = good_card(gate_samples=n, accuracy_before=rate(n, n), accuracy_after=rate(n, n), accuracy_drop=drop(0, 0, n))
+    assert ("power" not in blocking(decide(card, policy=Policy()))) == enough
+
+
 @pytest.mark.parametrize(
     ("changes", "blocked"),
     [

@@ -55,7 +55,7 @@ def register_plain(
         run = mlflow.create_run(experiment_id(mlflow, uri), run_name=f"train {name}")
         mlflow.log_artifacts(run.info.run_id, str(folder), "model")
         source = f"{run.info.artifact_uri.rstrip('/')}/model"
-        version = mlflow.create_model_version(name, source, run_id=run.info.run_id)
+        version = mlflow.create_model_version(name, source, run_id=run.info.run_id, await_creation_for=0)
         mlflow.set_terminated(run.info.run_id)
         if alias:
             mlflow.set_registered_model_alias(name, alias, version.version)

@@ -175,7 +175,7 @@ def _create(mlflow: Any, request: Request, folder: Path) -> Any:
         provenance.TAG_FILES: files,
     }
     source = f"{root.rstrip('/')}/{place}"
-    created = mlflow.create_model_version(request.name, source, run_id=run_id, tags=tags)
+    created = mlflow.create_model_version(request.name, source, run_id=run_id, tags=tags, await_creation_for=0)
     first = find_version(mlflow, request.name, request.key)
     if first is not None and first.version != created.version:
         give_up(mlflow, created, f"version {first.version} answers the same request")
