@@ -26,8 +26,8 @@ def formula(policy: Policy) -> str:
     return (
         f"Weighted mean of: {w.backdoor:g} × backdoor (1 − highest trigger success left), {w.accuracy:g} × accuracy "
         f"(1 − drop ÷ {policy.accuracy.max_drop_upper:g}), {w.privacy:g} × privacy (share of findings that pass), "
-        f"{w.explainability:g} × explainability, {w.time:g} × time (r ÷ (r + seconds), r = {w.reference_seconds:g}), "
-        f"{w.compute:g} × compute (r ÷ (r + sample passes), r = {w.reference_passes:g}). "
+        f"{w.explainability:g} × explainability, {w.time:g} × time (r ÷ (r + seconds), r = {w.reference_seconds:.0f}), "
+        f"{w.compute:g} × compute (r ÷ (r + sample passes), r = {w.reference_passes:.0f}). "
         "A part that was not measured counts 0."
     )
 
