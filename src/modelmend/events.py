@@ -68,6 +68,13 @@ def stage(name: str) -> Iterator[Progress]:
         emit({"event": "error", "stage": name, "kind": type(error).__name__, **details})
         raise
     except Exception as error:
-        emit({"event": "error", "stage": name, "kind": type(error).__name__, "message": f"{type(error).__name__}: {error}"})
+        emit(
+            {
+                "event": "error",
+                "stage": name,
+                "kind": type(error).__name__,
+                "message": f"{type(error).__name__}: {error}",
+            }
+        )
         raise
     emit({"event": "end", "stage": name, "seconds": round(time.monotonic() - started, 2)})
