@@ -60,8 +60,8 @@ def test_reading_and_scanning_runs_nothing(name: str, files: dict[str, tuple[Pat
 def test_every_attack_works_on_the_stock_loader(files: dict[str, tuple[Path, Path]], clean: Path) -> None:
     lines = [HOSTILE[name].stock.format(path=str(path)) for name, (path, _) in files.items()]
     root = Path(__file__).parents[2]
-    subprocess.run(
-        [sys.executable, "-c", _RUN_STOCK], input=json.dumps([str(clean), lines]), text=True, check=True, timeout=300, cwd=root,
-        env={"PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    environment = {"PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    given = json.dumps([str(clean), lines])
+    command = [sys.executable, "-c", _RUN_STOCK]
+    subprocess.run(command, input=given, text=True, check=True, timeout=300, cwd=root, env=environment)
     assert [name for name, (_, marker) in files.items() if not marker.exists()] == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from modelmend.errors import ModelRefused
+from modelmend.errors import ModelRefused, ModelUnsupported
 
 MAX_BYTES = 8 << 30
 """Largest file that is read at all."""
@@ -52,6 +52,7 @@ class Archive:
 
     Raises:
         ModelRefused: The file is no zip archive or breaks one of the rules above.
+        ModelUnsupported: It is a TorchScript archive.
     """
 
     def __init__(self, path: Path, content: bytes | bytearray | None = None) -> None:
@@ -151,6 +152,13 @@ class Archive:
             name = raw.decode("ascii", "replace")
             if signature != b"PK\1\2" or at > size:
                 raise self._refused("the directory of the archive is damaged", "zip")
+            if name.partition("/")[2].startswith("code/"):
+                raise ModelUnsupported(
+                    "this is a TorchScript archive; it holds code, and torch has no safe way to read it",
+                    where=self.path,
+                    field="code",
+                    fix="export the model with torch.export.export, or save its state_dict",
+                )
             if method != 0 or flags & ~0x0808:
                 raise self._refused("a member is compressed or encrypted; torch stores its members plain", name)
             packed, plain, header = _wide(extra, packed, plain, header)

@@ -84,7 +84,9 @@ class Builder:
             operands = tuple(symbol(i["arg"], self._env) for i in inputs)
             if len(operands) != (1 if target == "_operator.neg" else 2):
                 raise BadArgument("batch arithmetic with a wrong number of operands", field="graph")
-            self._name_results(self._graph.call_function(SYMBOLIC[target], operands), ["int"], outputs)
+            node = self._graph.call_function(SYMBOLIC[target], operands)
+            node.meta["module"] = module
+            self._name_results(node, ["int"], outputs)
             return
         op = IN_PLACE.get(target) or OPERATORS.get(target)
         if op is None:
@@ -93,8 +95,8 @@ class Builder:
         refuse_training(op, values, self._where)
         written = next(iter(values.values())) if target in IN_PLACE else None
         result = self._operator(op, values, written)
-        for node in [result] if isinstance(result, Node) else []:
-            node.meta.setdefault("module", module)
+        if isinstance(result, Node):
+            result.meta.setdefault("module", module)
         self._name_results(result, [str(r.type) for r in op._schema.returns], outputs)
 
     def output(self, name: str) -> GraphModule:
@@ -208,6 +210,7 @@ class Builder:
             item: Tensor = result[index]
             return item
         node = self._graph.call_function(operator.getitem, (result, index))
+        node.meta["module"] = result.meta.get("module", "")
         shared = self._memory.setdefault(result, [result])
         shared.append(node)
         self._memory[node] = shared

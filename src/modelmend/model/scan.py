@@ -138,7 +138,11 @@ def _scan_file(file: Path, name: str, found: _Findings) -> None:
         found.scanned.append(name)
         found.add("high", "refused", f"{name}: {error.field}" if error.field else name, error.message)
     except ModelmendError as error:
-        found.errors.append(f"{name}: {error.message}")
+        if error.field == "code":
+            found.scanned.append(name)
+            found.add("high", "code", name, error.message)
+        else:
+            found.errors.append(f"{name}: {error.message}")
 
 
 def _scan_safetensors(file: Path, name: str, found: _Findings) -> None:

@@ -94,11 +94,6 @@ def storage_dtype(kind: object) -> torch.dtype | None:
 def _read_zip(opened: Archive) -> TorchFile:
     path = opened.path
     with opened as archive:
-        if "constants.pkl" in archive.members or any(name.startswith("code/") for name in archive.members):
-            raise ModelUnsupported(
-                "this is a TorchScript archive; it holds code, and torch has no safe way to read it", where=path,
-                fix="export the model with torch.export.export, or save its state_dict",
-            )  # fmt: skip
         if "data.pkl" not in archive.members:
             raise ModelRefused("the archive holds no model that is known", where=path, field="data.pkl")
         if "byteorder" in archive.members and bytes(archive.read("byteorder", 16)) != b"little":
