@@ -8,6 +8,7 @@ import torch
 
 from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
+from modelmend.privacy.classes import audit_classes
 from modelmend.privacy.config import PrivacyConfig
 from modelmend.privacy.defences import measure_defences
 from modelmend.privacy.membership import audit_membership
@@ -79,10 +80,10 @@ def audit(
     defences = measure_defences(after, subjects[-1], config=config, seed=seed) if config.defences else []
     findings.append(not_run("G4", "canaries", "no canaries were put into the repair split", absolute=True, needs=100))
     if config.person_classes:
-        findings += [
-            not_run(gate_name, "classes", "inversion is not part of this audit yet", absolute=True)
-            for gate_name in ("G5", "G6")
-        ]
+        progress("inversion", done, total)
+        judged_classes, reconstructed = audit_classes(after, subjects[-1].inside, strangers, config=config, seed=seed)
+        findings += judged_classes
+        rows += reconstructed
     if config.access == "gradients":
         findings.append(not_run("G7", "gradients", "gradient inversion is not part of this audit yet", absolute=False))
     progress("audit done", total, total)
