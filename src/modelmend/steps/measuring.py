@@ -219,6 +219,7 @@ def privacy_config(policy: Any) -> Any:
         access=stated.access,
         person_classes=stated.person_classes,
         sensitivity=stated.sensitivity,
+        min_side=stated.min_samples,
         profile="strict" if stated.absolute == "enforce" else "default",
     )
 

@@ -120,17 +120,18 @@ def edit_weights(
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(pruned, SCHEMAS["pruned"])
         model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
-        fresh = reprobe(bank, found.families, found.suspects)(model, seed + 1)
+        again = reprobe(bank, found.families, found.suspects)
         config = EditConfig()
         result = edit(
             model,
             bank["fit"],
             bank["reward"],
             bank["select"],
-            [*triggers, *fresh],
+            [*triggers, *again(model, seed + 1)],
             config=config,
             seed=seed,
             progress=progress,
+            reprobe=again,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
