@@ -39,11 +39,9 @@ def remove_groups(graph: GraphModule, groups: Sequence[Group], input_shape: tupl
         InputError: the groups were found on another graph.
         ModelUnsupported: the smaller model does not give the same output.
     """
-    zeroed = copy.deepcopy(graph)
-    zero_groups(zeroed, groups)
     if not groups:
-        return zeroed
-    flow = propagate(zeroed, input_shape)
+        return copy.deepcopy(graph)
+    flow = propagate(graph, input_shape)
     known = groups_of(flow)
     for group in groups:
         if group.index >= len(known) or known[group.index].slices != group.slices:
@@ -52,6 +50,8 @@ def remove_groups(graph: GraphModule, groups: Sequence[Group], input_shape: tupl
                 field=group.layer,
                 fix="call find_groups on the graph that you cut",
             )
+    zeroed = copy.deepcopy(graph)
+    zero_groups(zeroed, groups)
     removed = _leave_one(flow, _atoms(flow, groups))
     cut = _cut(flow, removed)
     smaller = _build(zeroed, cut)
@@ -121,12 +121,12 @@ def _cut(flow: Flow, removed: set[int]) -> Cut:
     return Cut(flow, params, values)
 
 
-def _build(graph: GraphModule, cut: Cut) -> GraphModule:
-    root = nn.Module()
+def _build(weights: GraphModule, cut: Cut) -> GraphModule:
+    graph, root = cut.flow.graph, nn.Module()
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             name = str(node.target)
-            tensor = attribute(graph, name)
+            tensor = attribute(weights, name)
             smaller = tensor.detach()
             for dim, kept in cut.params.get(name, {}).items():
                 smaller = smaller.index_select(dim, kept.to(smaller.device))
@@ -136,7 +136,9 @@ def _build(graph: GraphModule, cut: Cut) -> GraphModule:
                 nn.Parameter(smaller.clone(), tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller,
             )
     made = GraphModule(root, rewrite(graph, cut, root), class_name="GraphModule")
+    made.graph.eliminate_dead_code()
     made.graph.lint()
+    made.recompile()
     return made.eval()
 
 

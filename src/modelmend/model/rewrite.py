@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,14 +56,18 @@ class _Writer:
     new: dict[Node, Node]
     numbers: dict[Node, int]
     batch: Node | None = None
+    products: dict[int, Node] = field(default_factory=dict)
 
     def batch_size(self) -> Node:
-        """A node that holds the batch size."""
+        """A node that holds the batch size; the graph's own if it has one by now."""
+        source = placeholder(self.cut.flow.graph)
+        own = [n for n in source.users if base_name(n) == "sym_size" and n.args[1] == 0 and n in self.new]
+        if own:
+            return self.new[own[0]]
         if self.batch is None:
-            source = self.new[placeholder(self.cut.flow.graph)]
-            with self.graph.inserting_after(source):
-                target = torch.ops.aten.sym_size.int
-                self.batch = self.graph.create_node("call_function", target, (source, 0), name="cut_batch")
+            with self.graph.inserting_after(self.new[source]):
+                target, args = torch.ops.aten.sym_size.int, (self.new[source], 0)
+                self.batch = self.graph.create_node("call_function", target, args, name="cut_batch")
         return self.batch
 
     def number(self, given: Any, wanted: int) -> Any:
@@ -73,8 +77,12 @@ class _Writer:
                 return self.new[given]
             if wanted % BATCH:
                 raise ModelUnsupported("a size depends on the batch in a way that cannot be cut", field=given.name)
-            args = (self.batch_size(), wanted // BATCH)
-            return self.graph.create_node("call_function", operator.mul, args, name="cut_size")
+            if wanted == BATCH:
+                return self.batch_size()
+            if wanted not in self.products:
+                args = (self.batch_size(), wanted // BATCH)
+                self.products[wanted] = self.graph.create_node("call_function", operator.mul, args, name="cut_size")
+            return self.products[wanted]
         return given if given in (-1, wanted) else wanted
 
 
@@ -94,15 +102,16 @@ def rewrite(graph: GraphModule, cut: Cut, root: nn.Module) -> Graph:
     writer = _Writer(cut, root, made, {}, {})
     for node in graph.graph.nodes:
         change = _CHANGES.get(base_name(node)) if node.op == "call_function" else None
-        if change is None or not _touched(cut, node):
+        if change is None or not (_touched(cut, node) or _scale(cut, node)):
             writer.new[node] = made.node_copy(node, lambda n: writer.new[n])
         else:
             target, args = change(writer, node, list(node.args))
-            kwargs = {k: _lower(writer, v) for k, v in node.kwargs.items()}
+            kwargs = {k: _lower(writer, v) for k, v in node.kwargs.items()} | _scale(cut, node)
             lowered = tuple(_lower(writer, a) for a in args)
             writer.new[node] = made.create_node("call_function", target, lowered, kwargs, name=node.name)
-        if node.op != "placeholder":
-            writer.new[node].meta = {}  # shapes noted there are those before the cut
+        # Shapes that are noted at a node are those before the cut.
+        noted = {} if node.op == "placeholder" else {"val", "tensor_meta", "example_value"}
+        writer.new[node].meta = {key: value for key, value in node.meta.items() if key not in noted}
         writer.numbers[node] = _number(writer, node)
     return made
 
@@ -175,6 +184,19 @@ def _native_group_norm(writer: _Writer, node: Node, args: list[Any]) -> tuple[An
     return node.target, [*args[:4], after, args[5], args[6] * after // before, *args[7:]]
 
 
+def _scale(cut: Cut, node: Node) -> dict[str, float]:
+    """The scale that attention takes by default, as a constant that no later cut can change."""
+    if base_name(node) != "scaled_dot_product_attention" or node.kwargs.get("scale") is not None:
+        return {}
+    query = node.args[0]
+    assert isinstance(query, Node)
+    return {"scale": cut.flow.shape(query)[-1] ** -0.5}
+
+
+def _same(writer: _Writer, node: Node, args: list[Any]) -> tuple[Any, list[Any]]:
+    return node.target, args
+
+
 def _slice(writer: _Writer, node: Node, args: list[Any]) -> tuple[Any, list[Any]]:
     """A slice of the cut axis takes, of the positions it took, those that are left."""
     source, dim, start, end, step = arguments(node)
@@ -233,6 +255,7 @@ def _pad(writer: _Writer, node: Node, args: list[Any]) -> tuple[Any, list[Any]]:
 _CHANGES: dict[str, Change] = {
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "broadcast_to"), _sizes(1)),
     "unflatten": _unflatten,
+    "scaled_dot_product_attention": _same,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _group_count(6)),
     "convolution": _group_count(8),
     "group_norm": _group_count(1),

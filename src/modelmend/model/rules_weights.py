@@ -99,7 +99,7 @@ def convolution(flow: Flow, node: Node) -> Item:
     name, given = str(node.target), arguments(node)
     source, refs = given[0], _refs(flow, given[1:3])
     transposed = "transpose" in name or ("aten.convolution" in name and bool(given[6]))
-    groups = given[8] if "aten.convolution" in name else given[7 if transposed else 6]
+    groups = given[8 if "aten.convolution" in name else 6]
     if refs is None or refs[0] is None:
         return _give_up(flow, node)
     weight, bias = refs[0], refs[1]
