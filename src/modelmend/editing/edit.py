@@ -58,8 +58,9 @@ def edit(
 ) -> EditResult:
     """Edit the last weight layers along what the triggers excite, then run the repair step.
 
-    Every finished candidate is judged on the select split (``Quality.cost``), the untouched model among them: an edit
-    that does not pay is not made, and none is made when no trigger succeeds any more.
+    Every finished candidate is judged on the select split (``Quality.cost``), the untouched model among them: a scaling
+    that the repair step does better without is dropped, an edit that does not pay is not made, and none is made when no
+    trigger succeeds any more.
 
     Args:
         classifier: The suspect; not changed.
@@ -74,9 +75,10 @@ def edit(
 
     Returns:
         The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``scaled``, ``after``,
-        ``choice`` (form, k, s, batch norm), ``clean_form`` (the paper's form, for comparison), ``candidates``,
-        ``repair`` (epochs), ``batch_norm``, ``layers`` (relative change per tensor), ``relative_norm``, ``seconds``,
-        ``passes``.
+        ``start`` (whether the scaled or the untouched weights were the better start of the repair step), ``choice``
+        (form, k, s, batch norm of the scaling that was kept), ``clean_form`` (the paper's form, for comparison),
+        ``candidates``, ``repair`` (rounds and epochs), ``batch_norm``, ``layers`` (relative change per tensor),
+        ``relative_norm``, ``seconds``, ``passes``.
 
     Raises:
         InputError: a split is empty.
@@ -98,6 +100,8 @@ def edit(
     )
     log |= found | {"scaled": scaled.log()}
     final, rounds = scaled, []
+    starts = {"scaled": result} if found["choice"] else {}
+    starts["untouched"] = classifier.clone().frozen()
     known = triggers
     for turn in range(config.rounds if config.repair and config.repair.epochs else 0):
         if turn:
@@ -109,13 +113,20 @@ def edit(
             log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
                 break
+            starts = {"round 1": result}
         assert config.repair is not None
-        title = f"repair step {turn + 1}"
-        final, rows = tune(
-            result, classifier, repair_split, known, split, before=before,
-            config=config.repair, seed=seed + turn, progress=progress, title=title,
-        )  # fmt: skip
-        rounds.append({"triggers": len(known), "epochs": rows})
+        finished: dict[str, Quality] = {}
+        for name, start in starts.items():
+            finished[name], rows = tune(
+                start, classifier, repair_split, known, split, before=before,
+                config=config.repair, seed=seed + turn, progress=progress, title=f"repair step {turn + 1}, {name}",
+            )  # fmt: skip
+            rounds.append({"round": turn + 1, "start": name, "triggers": len(known), "epochs": rows})
+        best = min(finished, key=lambda name: (finished[name].cost(before), finished[name].loss))
+        result, final = starts[best], finished[best]
+        if not turn:
+            log["start"] = best
+            log["choice"] = found["choice"] if best == "scaled" else None
     log["repair"] = rounds
     result, final, log["batch_norm"] = _choose_statistics(
         result, repair_split[0], split, before=before, quality=final, log=log, config=config
