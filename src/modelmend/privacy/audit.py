@@ -85,7 +85,14 @@ def audit(
         findings += judged_classes
         rows += reconstructed
     if config.access == "gradients":
-        findings.append(not_run("G7", "gradients", "gradient inversion is not part of this audit yet", absolute=False))
+        findings.append(
+            not_run(
+                "G7",
+                "gradients",
+                "gradients are exposed, but this audit has no gradient inversion attack",
+                absolute=False,
+            )
+        )
     progress("audit done", total, total)
     return PrivacyReport(
         access=config.access,

@@ -52,7 +52,6 @@ class PrivacyConfig(Record):
     change_limit: float = Field(default=0.05, description="G3: AUC after minus before, upper bound")
     bootstrap: int = Field(default=1000, ge=100)
 
-    reference_models: int = Field(default=0, ge=0, le=64, description="0: a screening")
     defences: bool = Field(default=True, description="measure output restriction against an adaptive attacker")
     queries: int = Field(default=8, ge=1, description="of the adaptive attacker, for each sample")
     inversion_steps: int = Field(default=200, ge=1)
