@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import tarfile
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_unhashable_and_foreign_keys_do_no_harm() -> None:
 def test_damaged_or_hungry_pickle_is_refused(stream: bytes, words: str) -> None:
     with pytest.raises(ModelRefused, match=words):
         read_pickle(io.BytesIO(stream), "x")
+
+
+@pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x96", b"X", b"B", b"\x8b", b"T"])
+def test_claimed_length_reserves_no_memory(opcode: bytes, tmp_path: Path) -> None:
+    size = struct.pack("<Q" if opcode in (b"\x8d", b"\x8e", b"\x96") else "<I", 0x7FFFFFF0)
+    (tmp_path / "m.pkl").write_bytes(b"\x80\x04" + opcode + size + b"abc.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelRefused):
+            _state_dict(tmp_path / "m.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_billion_laughs_cost_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ DTYPES: dict[int, torch.dtype] = {
 
 _MEMORY = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
 _STRINGS = frozenset(
-    {"none", "tanh", "constant", "reflect", "replicate", "circular", "floor", "trunc", "valid", "same", "mean", "sum"}
+    {"none", "tanh", "constant", "reflect", "replicate", "circular", "floor", "valid", "same", "mean", "sum"}
 )
 _EQUATION = re.compile(r"[A-Za-z. ]{0,32}(,[A-Za-z. ]{0,32}){0,3}(->[A-Za-z. ]{0,32})?")
 _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}

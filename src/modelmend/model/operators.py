@@ -15,7 +15,7 @@ _ALLOWED = """
 conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default conv3d.padding convolution.default
 conv_transpose1d.default conv_transpose2d.input linear.default addmm.default matmul.default mm.default bmm.default
 baddbmm.default einsum.default bilinear.default
-batch_norm.default _native_batch_norm_legit_no_training.default native_batch_norm.default cudnn_batch_norm.default
+batch_norm.default _native_batch_norm_legit_no_training.default native_batch_norm.default
 layer_norm.default native_layer_norm.default group_norm.default native_group_norm.default instance_norm.default
 rms_norm.default
 relu.default relu6.default leaky_relu.default prelu.default elu.default selu.default celu.default rrelu.default
@@ -171,7 +171,6 @@ def refuse(target: str, where: object) -> ModelRefused | ModelUnsupported:
 _TRAINING_FLAG = {
     "batch_norm.default": "training",
     "native_batch_norm.default": "training",
-    "cudnn_batch_norm.default": "training",
     "dropout.default": "train",
     "feature_dropout.default": "train",
     "alpha_dropout.default": "train",

@@ -85,7 +85,9 @@ def read_tensors(archive: Archive, folder: str) -> dict[str, tuple[Tensor, bool]
 def _tensor(archive: Archive, folder: str, entry: dict[str, Any], records: dict[str, bytearray]) -> Tensor:
     if entry["use_pickle"] is not False:
         raise ModelRefused(
-            "a tensor is stored as a pickle, which could run code", where=archive.path, fix="save it with torch >= 2.10"
+            "a tensor is stored as a pickle, which could run code",
+            where=archive.path,
+            fix="save it again with torch 2.13",
         )
     record, meta = entry["path_name"], entry["tensor_meta"]
     if not _RECORD.fullmatch(record):

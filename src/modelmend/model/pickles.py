@@ -6,10 +6,11 @@ keeps the arguments. Python's own unpickler is not used.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from modelmend.errors import ModelRefused
 
@@ -62,6 +63,28 @@ class Pickle:
     called: dict[Global, None]
 
 
+class Bounded:
+    """A stream that never reserves more than it holds, whatever length an opcode claims."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        here = stream.tell()
+        self._length = stream.seek(0, io.SEEK_END)
+        stream.seek(here)
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes."""
+        return self._stream.read(max(0, min(size, self._length - self._stream.tell())))
+
+    def readline(self) -> bytes:
+        """One line."""
+        return self._stream.readline()
+
+    def tell(self) -> int:
+        """Position."""
+        return self._stream.tell()
+
+
 def read_pickle(
     stream: BinaryIO, where: object, persistent: Callable[[Any], Any] | None = None, field_name: str = "pickle"
 ) -> Pickle:
@@ -78,7 +101,7 @@ def read_pickle(
     """
     machine = _Machine(persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], Bounded(stream)))):
             if count > MAX_OPCODES:
                 raise ValueError("too many opcodes")
             if opcode.name == "STOP":

@@ -15,7 +15,7 @@ from modelmend.model.build import Builder
 from modelmend.model.payload import parse_json, read_tensors, valid_fqn
 
 SCHEMA_MAJOR = 8
-"""The graph schema that is read: torch 2.10 to 2.13 write 8.x with raw (not pickled) tensors."""
+"""The graph schema that is read: torch 2.13 writes 8.20, with raw (not pickled) tensors."""
 MAX_NODES = 20_000
 
 MODEL = "models/model.json"
@@ -32,7 +32,7 @@ SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
 
 def read_pt2(path: str | Path) -> GraphModule:
-    """Read a model as torch 2.10 to 2.13 export it (archive version 0, graph schema 8), without running any of it.
+    """Read a model as torch 2.13 exports it (archive version 0, graph schema 8), without running any of it.
 
     The zip members, the JSON fields, operators, element types and names are all on allow-lists; sizes, counts and
     nesting are bounded. In-place operators become pure ones, shape assertions are dropped, parts of the graph that
@@ -94,7 +94,7 @@ def _check_version(archive: Archive, program: dict[str, Any]) -> None:
         raise ModelUnsupported(
             f"the graph has schema version {str(major)[:20]}, byte order {order.decode('ascii', 'replace')}; "
             f"schema {SCHEMA_MAJOR}, little-endian is read",
-            where=archive.path, field="schema_version", fix="export the model again with torch 2.10 to 2.13",
+            where=archive.path, field="schema_version", fix="export the model again with torch 2.13",
         )  # fmt: skip
 
 

@@ -137,6 +137,9 @@ def _scan_file(file: Path, name: str, found: _Findings) -> None:
     except ModelRefused as error:
         found.scanned.append(name)
         found.add("high", "refused", f"{name}: {error.field}" if error.field else name, error.message)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        found.scanned.append(name)
+        found.add("high", "refused", name, f"the file is damaged ({type(error).__name__}: {str(error)[:100]})")
     except ModelmendError as error:
         if error.field == "code":
             found.scanned.append(name)
@@ -215,7 +218,8 @@ def _program_issues(program: dict[str, Any], where: str, found: _Findings) -> No
         for kind in sorted(kinds - {"collections.OrderedDict"}):
             found.add("high", "container type", where, f"{kind}: the stock loader looks up and builds this type")
     traces = 0
-    for node in graph.get("nodes") or []:
+    nodes = graph.get("nodes")
+    for node in nodes if isinstance(nodes, list) else []:
         target = str(node.get("target")) if isinstance(node, dict) else "?"
         if not (target in OPERATORS or target in IN_PLACE or target in SYMBOLIC or target in CHECKS):
             outside = not target.startswith("torch.ops.aten.")
