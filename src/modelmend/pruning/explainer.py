@@ -31,7 +31,8 @@ PRIOR = "rank under the best rule"
 class Head(nn.Module):
     """The policy's keep-or-cut answer for one group, as logits ``(G, 2)`` of *keep* and *cut*.
 
-    The prior enters as one more attribute, the last, so that an explanation can name it.
+    The prior enters as one more attribute, the last, so that an explanation can name it; like the others it is centred,
+    so that zero stands for the average group.
 
     Args:
         policy: The agent.
@@ -42,6 +43,7 @@ class Head(nn.Module):
     def __init__(self, policy: NeuronPolicy, group: int, graph: Data) -> None:
         super().__init__()
         self.policy = policy
+        self.mean_prior = float(graph.prior.mean())
         with torch.no_grad():
             odds = policy.candidate(graph.x, graph.edge_index, graph.edge_attr, graph.prior)
         self.threshold = float(odds[group]) / 2
@@ -49,7 +51,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         """Logits of attributes with the prior as last column ``(G, F + 1)``."""
-        odds = self.policy.candidate(x[:, :-1], edge_index, edge_attr, x[:, -1])
+        odds = self.policy.candidate(x[:, :-1], edge_index, edge_attr, x[:, -1] + self.mean_prior)
         answer = self.sign * (odds - self.threshold)
         return torch.stack([-answer, answer], 1)
 
@@ -90,7 +92,7 @@ def explain_group(policy: NeuronPolicy, graph: Data, group: int) -> GroupExplana
         node_mask_type="attributes",
         edge_mask_type="object",
     )
-    x = torch.cat([graph.x, graph.prior[:, None]], 1)
+    x = torch.cat([graph.x, graph.prior[:, None] - head.mean_prior], 1)
     explanation = explainer(x, graph.edge_index, edge_attr=graph.edge_attr, index=torch.tensor([group]))
     node, edge = explanation.node_mask, explanation.edge_mask
     explanation.node_mask, explanation.edge_mask = _largest(node, KEPT_ATTRIBUTES), _largest(edge, KEPT_EDGES)

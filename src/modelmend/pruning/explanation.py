@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 LISTED = 5
 """Cards that a reader is shown first: the cuts with the largest effect on their own."""
-RANDOM_SETS = 10
-DRAWS = 400
+RANDOM_SETS = 5
+DRAWS = 200
 
 
 @dataclass(frozen=True)

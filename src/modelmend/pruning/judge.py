@@ -1,19 +1,19 @@
 """What a mask is worth on a real network, measured without any knowledge of the attacker's trigger.
 
-    R(m) = sum over pairs p of  w_p [s_p(1) - s_p(m)]  -  penalty(d(m))  -  price * groups cut
+    R(m) = sum over pairs p of  w_p [s_p(1) - s_p(m)]  -  penalty(d(m), d_T(m))  -  price * groups cut
 
 A *pair* is a trigger family and the class it leads to. Its weight falls with the square of its trigger's size against the
 smallest of the family, since a class that needs a far larger change than another one is hardly the attacker's; the weights
 sum to one and every family has the same share. Every generation of candidate triggers of that pair (those found
 on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of the most successful
-one: a mask has to beat all of them. ``d`` is the fall in clean accuracy. Both rates are averages of the share of
-samples (what counts in the end) and of the mean probability (what a few samples can resolve).
+one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the triggers' own classes. All
+rates are averages of the share of samples (what counts in the end) and of the mean probability (what a few samples can
+resolve). Right on a clean sample is partly its label, partly whatever the suspect itself thinks likely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,47 +23,16 @@ from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
 from modelmend.pruning.environment import Outcome
 from modelmend.pruning.forward import MaskedForward
-from modelmend.records import Record
+from modelmend.pruning.reward import RewardConfig, penalty
 
 if TYPE_CHECKING:
     from modelmend.probe.trigger import Trigger
 
+FEW = 3.0
+"""Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
+
 Labelled = tuple[Tensor, Tensor]
 """Samples ``(N, C, H, W)`` in 0..1 and their classes ``(N,)``."""
-
-
-class RewardConfig(Record):
-    """Weights of the reward; rates are 0..1."""
-
-    budget: float = 0.015
-    """Clean-accuracy drop that a repair may cost."""
-    slope: float = 1.0
-    """Price of accuracy inside the budget."""
-    steepness: float = 15.0
-    """Price of accuracy past the budget: at 15, two points too many cost 0.3 of probe success."""
-    price: float = 0.002
-    """Price of one cut group."""
-    race_margin: float = 3.0
-    """Racing drops a mask when its accuracy drop on the first samples exceeds the budget by so many standard errors
-    (and by 5 points); 0 = never."""
-    triggered: int = 256
-    """Triggered samples that a mask is run on, over all triggers (at least 24 a trigger)."""
-    shares: float = 0.5
-    """Weight of the share of samples in both rates; the rest is the mean probability."""
-
-
-def penalty(drop: Tensor, config: RewardConfig) -> Tensor:
-    """``slope * max(0, d) + steepness * max(0, d - budget)``."""
-    return config.slope * drop.clamp_min(0) + config.steepness * (drop - config.budget).clamp_min(0)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Where one kind of samples lies among all rows: clean (``pair`` = -1) or triggered by one trigger."""
-
-    pair: int
-    row: slice
-    label: Tensor
 
 
 class MaskJudge:
@@ -98,9 +67,10 @@ class MaskJudge:
         x, label, kind, pair = _rows(clean, held, triggers, self.pairs, each)
         chunk = chunk or (64 if x[0].numel() > 256 else 256)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-        self._label, self._kind, self._pair = label[order], kind[order], pair
+        self._kind, self._pair = kind[order], pair
         self.forward = MaskedForward(classifier, groups, x[order], chunk=chunk)
         uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
+        self._wanted = _wanted(label[order], self._kind == 0, uncut.softmax(1), config.labels)
         self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))
         self.before = self.success(self._hits, self._chance)[0]
         self.weight = pair_weights(triggers, self.pairs, held[0])
@@ -108,7 +78,7 @@ class MaskJudge:
     @property
     def samples(self) -> int:
         """Rows that a mask judged to the end is run on: clean and triggered."""
-        return len(self._label)
+        return len(self._kind)
 
     def __call__(self, keep: Tensor) -> Outcome:
         """Judge masks, bool ``(M, G)``; hopeless ones are dropped after the first chunk (racing)."""
@@ -123,7 +93,8 @@ class MaskJudge:
         whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
         success, drop = self.success(hits, chance), self.drop(hits, chance)
-        reward = self.fall(success) - penalty(drop, self.config) - self.config.price * (~keep).sum(1).cpu()
+        price = penalty(drop, self.class_drop(hits, chance), self.config)
+        reward = self.fall(success) - price - self.config.price * (~keep).sum(1).cpu()
         return Outcome(reward.clamp(-1, 1), success, drop, whole)
 
     def rows(self, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,16 +108,10 @@ class MaskJudge:
         return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
 
     def _rates(self, logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Hit or not, and the probability of it, of each mask and row ``(M, n)``.
-
-        A hit is the true class on clean rows, the trigger's class on triggered ones (any other class if it has none).
-        """
-        label = self._label[rows].to(logits.device)
-        away = label < 0
-        index = torch.where(away, -label - 1, label)[None, :, None].expand(len(logits), -1, 1)
-        chance = logits.softmax(2).gather(2, index).squeeze(2)
-        hits = logits.argmax(2) == index.squeeze(2)
-        return torch.where(away, ~hits, hits).float().cpu(), torch.where(away, 1 - chance, chance).cpu()
+        """How much the answer, and how much the mean over the probabilities, is what was wanted; each ``(M, n)``, 0..1."""
+        wanted = self._wanted[rows].to(logits.device)
+        hits = wanted.expand(len(logits), -1, -1).gather(2, logits.argmax(2, keepdim=True)).squeeze(2)
+        return hits.cpu(), (logits.softmax(2) * wanted).sum(2).cpu()
 
     def _mean(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
         """Blend of share and mean probability over ``rows``, those not judged (NaN) left out; ``(M,)``."""
@@ -184,6 +149,18 @@ class MaskJudge:
         less = ((self._chance[:, : hits.shape[1]] - chance.nan_to_num()) * (judged & clean)).sum(1) / n
         return self.config.shares * lost + (1 - self.config.shares) * less
 
+    def class_drop(self, hits: Tensor, chance: Tensor) -> Tensor:
+        """Fall in accuracy of the triggers' own classes ``(M,)``, by their weight; shrunk where samples are few."""
+        total = torch.zeros(len(hits))
+        judged = ~chance.isnan() & (self._kind == 0)
+        loss = self.config.shares * (self._hits - hits)
+        loss = loss + (1 - self.config.shares) * (self._chance - chance.nan_to_num())
+        for (_, target), weight in zip(self.pairs, self.weight, strict=True):
+            if target >= 0:
+                mass = self._wanted[:, target] * judged
+                total += weight * (loss * mass).sum(1) / (mass.sum(1) + FEW)
+        return total
+
     def _hopeless(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Whether the accuracy drop so far is past the budget beyond doubt, ``(M,)``."""
         clean = self._kind[: hits.shape[1]] == 0
@@ -191,6 +168,21 @@ class MaskJudge:
         error = lost.std(1) / max(1, int(clean.sum())) ** 0.5
         drop = self.drop(hits, chance)
         return drop > self.config.budget + torch.maximum(self.config.race_margin * error, torch.tensor(0.05))
+
+
+def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
+    """What counts as right, a weight for each class ``(N, classes)``.
+
+    Args:
+        label: Class wanted; ``-y - 1``: any class but y.
+        clean: Which samples are clean; their label is softened by ``own``.
+        own: The suspect's probabilities ``(N, classes)``.
+        labels: Weight of the label on clean samples.
+    """
+    away = label < 0
+    one = torch.zeros_like(own).scatter_(1, torch.where(away, -label - 1, label)[:, None].to(own.device), 1.0)
+    hard = torch.where(away[:, None].to(own.device), 1 - one, one)
+    return torch.where(clean[:, None].to(own.device), labels * one + (1 - labels) * own, hard).cpu()
 
 
 @torch.no_grad()

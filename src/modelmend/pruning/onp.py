@@ -23,10 +23,11 @@ from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate, CutEnvironment
 from modelmend.pruning.explanation import Evidence, explain
 from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, rank_prior
-from modelmend.pruning.judge import Labelled, MaskJudge, RewardConfig
+from modelmend.pruning.judge import Labelled, MaskJudge
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.refresh import Reprobe, held_to_size
+from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, RuleResult, try_rules
 from modelmend.records import Record
 
@@ -56,7 +57,7 @@ class PruningConfig(Record):
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     settled: float = 0.15
     """No further round when fresh triggers succeed less than this on the best mask."""
-    least_fall: float = 0.15
+    least_fall: float = 0.4
     """Cut nothing when the fall in probe success, fresh triggers included, is less: then nothing was found to cut."""
     candidates: int = 12
     """Best masks among which the select split decides."""
