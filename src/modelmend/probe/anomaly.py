@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FLOOR = 0.12
-"""Smallest spread of log sizes that is believed: two searches for the same class differ by about this much."""
 
+def anomaly_index(strength: ArrayLike, noise: float) -> NDArray[np.float64]:
+    """Robust z-score ``(s - median) / max(1.4826 MAD, noise)`` of each class; large = stands out.
 
-def anomaly_index(strength: ArrayLike) -> NDArray[np.float64]:
-    """Robust z-score ``(s - median) / max(1.4826 MAD, floor)`` of each class; large = stands out.
-
-    The median absolute deviation as in Neural Cleanse (S&P 2019); the floor is ours and keeps a suite of nearly
-    equal classes from making an outlier out of noise.
+    The median absolute deviation as in Neural Cleanse (S&P 2019); the floor is ours and keeps nearly equal
+    classes from making an outlier out of noise.
 
     Args:
         strength: Larger = more like a backdoor, on a log scale, ``(K,)``. NaN stays NaN.
+        noise: Spread that means nothing, on the same scale.
 
     Returns:
         ``(K,)``; zeros when there are fewer than three classes to compare with.
@@ -27,7 +25,7 @@ def anomaly_index(strength: ArrayLike) -> NDArray[np.float64]:
         return np.where(np.isfinite(values), 0.0, np.nan)
     median = np.median(known)
     spread = 1.4826 * np.median(np.abs(known - median))
-    return np.asarray((values - median) / max(float(spread), FLOOR))
+    return np.asarray((values - median) / max(float(spread), noise))
 
 
 def gap(strength: ArrayLike) -> float:

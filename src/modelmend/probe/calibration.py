@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from modelmend.probe.anomaly import gap
+from modelmend.probe.score import lead
 from modelmend.records import ClassEvidence
 
 FILE = "calibration.json"
@@ -30,16 +30,16 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     """Scale-free summary of the evidence, comparable between models, data sets and numbers of classes.
 
     Returns:
-        ``lead``: largest distance, over the families, from a family's first class to its second (log sizes);
-        ``second_lead``: the same of the next family; ``anomaly``: ``log1p`` of the largest robust z-score;
-        ``agree``: share of families whose first class is that of the leading family.
+        ``lead``: largest distance, over the families, from a family's first class to its second, in units of the
+        family's noise, as ``log1p``; ``second_lead``: the same of the next family; ``anomaly``: ``log1p`` of the
+        largest robust z-score; ``agree``: share of families whose first class is that of the leading family.
     """
     families = sorted({row.family for row in classes})
     rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
     rows = {f: r for f, r in rows.items() if len(r) > 2}
     if not rows:
         return {"lead": 0.0, "second_lead": 0.0, "anomaly": 0.0, "agree": 0.0}
-    leads = {f: gap([r.strength for r in found if r.strength is not None]) for f, found in rows.items()}
+    leads = {f: math.log1p(lead(found)) for f, found in rows.items()}
     first = {f: max(found, key=lambda r: r.strength or -math.inf).target for f, found in rows.items()}
     order = sorted(leads, key=lambda f: leads[f], reverse=True)
     anomalies = [r.anomaly for found in rows.values() for r in found if r.anomaly is not None]
@@ -56,7 +56,7 @@ def probability(classes: Sequence[ClassEvidence]) -> Probability:
     found = features(classes)
     model = _shipped()
     if model is None:
-        return Probability(_logistic(12 * (found["lead"] - 0.22)), calibrated=False)
+        return Probability(_logistic(5 * (found["lead"] - 1.1)), calibrated=False)
     total = model["intercept"] + sum(weight * found[name] for name, weight in model["weights"].items())
     return Probability(_logistic(total), calibrated=True)
 

@@ -8,8 +8,8 @@ from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
 from modelmend.probe.families import FAMILIES, TriggerFamily
 
-USED = ("patch", "additive")
-KEPT = "warp"
+USED = ("patch", "additive", "warp")
+KEPT = "feature"
 
 
 def choose(

@@ -16,7 +16,7 @@ from modelmend.model.classifier import Classifier
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
-from modelmend.probe.score import class_evidence, success, suspicion
+from modelmend.probe.score import class_evidence, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
@@ -26,8 +26,10 @@ Mode = Literal["full", "screen"]
 Pair = tuple[Tensor, Tensor]
 
 SUSPECTS = 3
+MANY = 16
+"""From so many classes on, all are searched with small batches first and the suspects again with large ones."""
 TELLING = 2.0
-"""Anomaly from which a suspect's candidate is handed on; the most telling one always is."""
+"""Anomaly from which a candidate of the first suspect is handed on; the most telling one always is."""
 HOLDOUT = 256
 """Held-out samples that a candidate is tried on, at most."""
 
@@ -79,15 +81,19 @@ def probe(
     used, kept = choose(classifier, fit[0].dim() == 4, families, keep)
     targets = list(range(classifier.num_classes)) if classes is None else sorted(set(classes))
     config = settings(mode, len(targets))
+    again = mode == "full" and len(targets) > MANY
+    parts = len(used) * (2 if again else 1)
     rows: list[ClassEvidence] = []
     fits: dict[tuple[str, int], Fit] = {}
     for number, family in enumerate(used):
-        found = look(classifier, fit, holdout, family, targets, config, seed, _part(progress, number, len(used)))
+        found = look(classifier, fit, holdout, family, targets, config, seed, _part(progress, number, parts))
         rows += found.rows
         fits |= {(family.name, target): value for target, value in found.fits.items()}
     scores = suspicion(rows)
     suspects = sorted(targets, key=lambda t: (-scores.get(t, 0.0), t))[: SUSPECTS if classes is None else None]
     handed = _handed_on(rows, suspects, all_of=classes is not None)
+    if again:
+        handed = _sharpened(classifier, fit, holdout, used, handed, fits, seed, progress)
     found_probability = probability(rows)
     evidence = Evidence(
         mode=cast(Mode, mode),
@@ -135,8 +141,8 @@ def look(
     progress: Progress = silent,
 ) -> Look:
     """Run one family over the targets and measure the candidates on the held-out samples."""
-    config = SearchConfig(**{**config.__dict__, "tau": family.tau})
-    found = family.fit_classes(classifier, *fit, targets, seed=seed, config=config, progress=progress)
+    opened = family.open(classifier, *fit, seed=seed)
+    found = opened.search(targets, seed=seed, config=config, progress=progress)
     limit = max(48, min(HOLDOUT, 4 * HOLDOUT // max(1, len(targets) // 4)))
     x, y = holdout[0][:limit], holdout[1][:limit]
     rates: dict[int, float] = {}
@@ -144,20 +150,56 @@ def look(
         flipped, counted = success(classifier, candidate.trigger, x, y, target)
         rates[target] = flipped / counted if counted else math.nan
     fits = dict(zip(targets, found, strict=True))
-    return Look(class_evidence(family.name, fits, family.tau, rates), fits)
+    return Look(class_evidence(family, fits, rates), fits)
 
 
 def settings(mode: str, classes: int) -> SearchConfig:
-    """Search settings of a mode: fewer samples a step where there are many classes."""
-    batch = 16 if classes <= 16 else 8
-    return SearchConfig(steps=100 if mode == "full" else 60, batch=batch if mode == "full" else max(8, batch // 2))
+    """Search settings of a mode, for so many classes."""
+    if mode == "full" and classes <= MANY:
+        return SearchConfig(steps=100, batch=16, restarts=2)
+    return SearchConfig(steps=60, batch=8)
+
+
+def _sharpened(
+    classifier: Classifier,
+    fit: Pair,
+    holdout: Pair,
+    used: Sequence[TriggerFamily],
+    handed: Sequence[ClassEvidence],
+    fits: dict[tuple[str, int], Fit],
+    seed: int,
+    progress: Progress,
+) -> list[ClassEvidence]:
+    """Search the candidates that are handed on once more, with the settings for few classes; ``fits`` is updated.
+
+    Anomalies stay those of the first search, which treated all classes alike.
+    """
+    better: dict[tuple[str, int], ClassEvidence] = {}
+    for number, family in enumerate(used):
+        targets = [row.target for row in handed if row.family == family.name]
+        if not targets:
+            continue
+        part = _part(progress, len(used) + number, 2 * len(used))
+        found = look(classifier, fit, holdout, family, targets, settings("full", 1), seed, part)
+        fits |= {(family.name, target): value for target, value in found.fits.items()}
+        better |= {(row.family, row.target): row for row in found.rows}
+    return [better[r.family, r.target].model_copy(update={"anomaly": r.anomaly}) for r in handed]
 
 
 def _handed_on(rows: Sequence[ClassEvidence], suspects: Sequence[int], *, all_of: bool) -> list[ClassEvidence]:
+    """Candidates worth repairing against: the first suspect's telling ones, and those that are alone ahead."""
     order = {target: number for number, target in enumerate(suspects)}
     mine = [row for row in rows if row.target in order]
     mine.sort(key=lambda row: (order[row.target], -(row.anomaly or 0.0)))
-    return mine if all_of else [row for n, row in enumerate(mine) if n == 0 or (row.anomaly or 0.0) >= TELLING]
+    if all_of:
+        return mine
+    alone = {(row.family, row.target) for row in standing_out(rows)}
+    telling = [
+        row
+        for row in mine
+        if (row.target == suspects[0] and (row.anomaly or 0.0) >= TELLING) or (row.family, row.target) in alone
+    ]
+    return telling or mine[:1]
 
 
 def _part(progress: Progress, number: int, parts: int) -> Progress:

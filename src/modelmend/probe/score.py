@@ -11,13 +11,18 @@ from torch import Tensor
 
 from modelmend.metrics import attack_success
 from modelmend.model.classifier import Classifier
-from modelmend.probe.anomaly import anomaly_index
+from modelmend.probe.anomaly import anomaly_index, gap
+from modelmend.probe.families import FAMILIES, TriggerFamily
 from modelmend.probe.search import Fit
 from modelmend.probe.trigger import Trigger
 from modelmend.records import ClassEvidence
 
 NOT_REACHED = 0.5
 """Taken off the strength, times the flip rate that is missing, where no trigger up to the largest size is enough."""
+
+
+ALONE = 2.0
+"""Lead, in units of the family's noise, from which a class is alone ahead."""
 
 
 @torch.no_grad()
@@ -46,23 +51,40 @@ def strength(fit: Fit, tau: float) -> float:
 
 
 def class_evidence(
-    family: str, fits: Mapping[int, Fit], tau: float, rates: Mapping[int, float]
+    family: TriggerFamily, fits: Mapping[int, Fit], rates: Mapping[int, float]
 ) -> tuple[ClassEvidence, ...]:
     """Evidence of one family for the classes that it searched.
 
     Args:
-        family: Its name.
+        family: The family.
         fits: Target -> fit.
-        tau: Flip rate that the searches settled at.
         rates: Target -> held-out success.
     """
     targets = sorted(fits)
-    strengths = [strength(fits[t], tau) for t in targets]
-    indices = anomaly_index(strengths)
+    strengths = [strength(fits[t], family.tau) for t in targets]
+    indices = anomaly_index(strengths, family.noise)
     return tuple(
-        ClassEvidence(family=family, target=t, success=rates.get(t), strength=s, anomaly=float(a), size=fits[t].size)
+        ClassEvidence(
+            family=family.name, target=t, success=rates.get(t), strength=s, anomaly=float(a), size=fits[t].size
+        )
         for t, s, a in zip(targets, strengths, indices, strict=True)
     )
+
+
+def lead(rows: Sequence[ClassEvidence]) -> float:
+    """Distance from one family's first class to its second, in units of the family's noise; 0 for one class."""
+    noise = FAMILIES[rows[0].family].noise if rows and rows[0].family in FAMILIES else 0.2
+    return gap([row.strength for row in rows if row.strength is not None]) / noise
+
+
+def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
+    """The first class of every family in which it is alone ahead of the others, largest lead first."""
+    found = []
+    for name in dict.fromkeys(row.family for row in classes):
+        rows = [row for row in classes if row.family == name and row.strength is not None]
+        if len(rows) > 2 and lead(rows) >= ALONE:
+            found.append((lead(rows), max(rows, key=lambda row: row.strength or -math.inf)))
+    return [row for _, row in sorted(found, key=lambda item: -item[0])]
 
 
 def suspicion(classes: Sequence[ClassEvidence]) -> dict[int, float]:

@@ -20,7 +20,8 @@ from modelmend.probe.form import Form, Parameters, per_class, triggered
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""``forward(changed, clean)``: logits ``(N, classes)`` of changed samples, given the clean ones that they come from."""
 MOMENTUM = 0.8
 
 
@@ -53,15 +54,17 @@ class SearchConfig:
         rate: Relative step at the start; falls to a tenth of it.
         together: Samples in one forward pass at most; more classes are searched one part after the other.
         margin: How much larger than the smallest radius the returned trigger is, so that it carries over.
+        restarts: Searches of each class, of which the smallest trigger counts, or the most successful of a given size.
     """
 
     steps: int = 100
     batch: int = 16
     tau: float = 0.8
-    gain: float = 0.12
-    rate: float = 0.2
+    gain: float = 0.15
+    rate: float = 0.3
     together: int = 320
     margin: float = 1.15
+    restarts: int = 1
 
 
 def search(
@@ -81,7 +84,7 @@ def search(
     """Find one universal trigger for each target class.
 
     Args:
-        forward: Samples ``(N, ...)`` -> logits ``(N, classes)``, differentiable in the samples.
+        forward: Changed and clean samples -> logits ``(N, classes)``, differentiable in the changed ones.
         form: The parametrisation.
         x: Clean samples ``(N, ...)``.
         y: Their labels ``(N,)``; a class's own samples are left out of its search.
@@ -99,17 +102,23 @@ def search(
     Raises:
         InputError: all samples belong to one of the targets.
     """
+    starts = [(target, number) for number in range(config.restarts) for target in targets]
+    radii = None if radius is None else radius.repeat(config.restarts)
     together = max(1, config.together // config.batch)
+    parts = range(0, len(starts), together)
     fits: list[Fit] = []
-    parts = [list(targets[i : i + together]) for i in range(0, len(targets), together)]
-    for number, part in enumerate(parts):
-        chosen = None if radius is None else radius[number * together : number * together + len(part)]
+    for number, first in enumerate(parts):
+        part = slice(first, first + together)
 
         def step_done(message: str, done: int, total: int, number: int = number) -> None:
             progress(message, number * total + done, len(parts) * total)
 
-        fits += _search_part(forward, form, x, y, part, family, seed, config, chosen, start, step_done)
-    return fits
+        chosen = None if radii is None else radii[part]
+        fits += _search_part(forward, form, x, y, starts[part], family, seed, config, chosen, start, step_done)
+    rows = [fits[k :: len(targets)] for k in range(len(targets))]
+    if radius is None:
+        return [min(row, key=lambda one: (one.size, -one.flipped)) for row in rows]
+    return [max(row, key=lambda one: one.flipped) for row in rows]
 
 
 def _search_part(
@@ -117,7 +126,7 @@ def _search_part(
     form: Form,
     x: Tensor,
     y: Tensor,
-    targets: list[int],
+    starts: list[tuple[int, int]],
     family: str,
     seed: int,
     config: SearchConfig,
@@ -125,12 +134,13 @@ def _search_part(
     start: Callable[[Sequence[int], torch.Generator], Parameters] | None,
     progress: Progress,
 ) -> list[Fit]:
-    generators = [torch.Generator().manual_seed(seed * 1_000_003 + target) for target in targets]
+    targets = [target for target, _ in starts]
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + 9_973 * n + target) for target, n in starts]
     pools = [_pool(y, target) for target in targets]
     parameters = _starting(form, targets, generators, start)
     parameters = {name: value.to(x.device) for name, value in parameters.items()}
     goal = torch.tensor(targets, device=x.device).repeat_interleave(config.batch)
-    log_radius = torch.full((len(targets),), math.log(form.largest / 2), device=x.device)
+    log_radius = torch.full((len(targets),), math.log(form.largest / 3), device=x.device)
     if fixed is not None:
         log_radius = fixed.to(x.device).float().clamp(max=form.largest).log()
     ceiling = math.log(form.largest)
@@ -143,7 +153,7 @@ def _search_part(
         cooling = 0.5 * (1 + math.cos(math.pi * step / config.steps))
         batch = _batch(x, pools, generators, config.batch)
         leaves = {name: value.requires_grad_(True) for name, value in parameters.items()}
-        logits = forward(triggered(form, leaves, batch).flatten(0, 1))
+        logits = forward(triggered(form, leaves, batch).flatten(0, 1), batch.flatten(0, 1))
         losses = nn.functional.cross_entropy(logits, goal, reduction="sum") / config.batch
         gradients = torch.autograd.grad(losses, list(leaves.values()))
         with torch.no_grad():
@@ -159,7 +169,7 @@ def _search_part(
             steps = form.step(parameters, grown.exp())
             for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
                 value.requires_grad_(False)
-                scale = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-12)
+                scale = gradient.reshape(len(targets), -1).square().mean(1).sqrt().clamp_min(1e-12)
                 velocity[name].mul_(MOMENTUM).add_(gradient / per_class(scale, gradient), alpha=1 - MOMENTUM)
                 length = config.rate * (0.1 + 0.9 * cooling) * steps[name]
                 value.sub_(per_class(length, value) * velocity[name])

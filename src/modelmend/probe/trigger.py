@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from modelmend.errors import ArtifactError
 
-PARTS = ("flow", "kernel", "mask", "pattern", "delta", "low", "high")
+PARTS = ("flow", "inner", "offset", "outer", "picture", "radius", "mask", "pattern", "delta", "low", "high")
+DRAWN = ("inner", "offset", "outer", "picture", "radius")
+"""Parts of a small network that draws the change for each image."""
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger made of up to four parts, applied in this order: warp, filter, patch, addition; then clamped.
+    """A trigger made of up to four parts, applied in this order: warp, drawing, patch, addition; then clamped.
 
     Attributes:
         family: Name of the family that found it.
         target: Class that it leads to, if it has one.
-        parts: ``flow`` (2, H, W) displacement in pixels (x, y); ``kernel`` (C, C, k, k) residual filter;
+        parts: ``flow`` (2, H, W) displacement in pixels (x, y); ``DRAWN``: ``inner`` (h, C, k, k), ``offset``
+            (h, 1, 1), ``outer`` (C, h, k, k), ``picture`` (C, H, W), ``radius`` () root mean square of the change;
             ``mask`` (1 or C, H, W) in 0..1 with ``pattern`` (C, H, W); ``delta`` (C, H, W); ``low`` and ``high``,
             the range of samples when it is not 0..1. Samples need not be images for mask, pattern and delta.
     """
@@ -41,7 +44,7 @@ class Trigger:
     def from_state(cls, family: str, target: int | None, state: Mapping[str, Tensor]) -> Trigger:
         """Rebuild from ``state()``; raises ``ArtifactError`` on unknown or missing parts."""
         unknown = sorted(set(state) - set(PARTS))
-        if unknown or not set(state) & {"flow", "kernel", "mask", "delta"} or ("mask" in state) != ("pattern" in state):
+        if unknown or not _whole(state):
             raise ArtifactError("these tensors are no trigger", field=", ".join(unknown or sorted(state)))
         return cls(family, target, dict(state))
 
@@ -51,12 +54,12 @@ def apply_parts(parts: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Args:
         parts: As in ``Trigger``; with a leading class axis ``(K, 1, ...)`` when ``x`` is ``(K, b, ...)``.
-        x: Samples ``(N, ...)`` or ``(K, b, ...)``; flow and kernel need images.
+        x: Samples ``(N, ...)`` or ``(K, b, ...)``; flow and drawing need images.
     """
     if "flow" in parts:
         x = warp(x, parts["flow"])
-    if "kernel" in parts:
-        x = x + convolve(x, parts["kernel"])
+    if "inner" in parts:
+        x = x + drawn(x, parts)
     if "mask" in parts:
         x = x + parts["mask"] * (parts["pattern"] - x)
     if "delta" in parts:
@@ -79,16 +82,34 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     return moved.reshape(x.shape)
 
 
-def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Same-size convolution of ``x`` ``(N, C, H, W)`` or ``(K, b, C, H, W)`` with ``kernel`` of each class."""
-    k = kernel.shape[-1]
+def drawn(x: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    """Change of each sample: ``r g / max(r, rms g)`` with ``g = outer * relu(inner * x + offset) + picture``.
+
+    Args:
+        x: Images ``(..., C, H, W)``.
+        parts: The parts named in ``DRAWN``.
+    """
+    hidden = torch.relu(_convolve(x, parts["inner"]) + parts["offset"])
+    change = _convolve(hidden, parts["outer"]) + parts["picture"]
+    radius = parts["radius"].reshape(*parts["radius"].shape, 1, 1, 1)
+    rms = change.square().mean((-3, -2, -1), keepdim=True).add(1e-12).sqrt()
+    return radius * change / torch.maximum(radius, rms)
+
+
+def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    """Same-size convolution of ``(N, C, H, W)``, or of ``(K, b, C, H, W)`` with each class's kernel ``(K, 1, ...)``."""
+    pad = kernel.shape[-1] // 2
     if x.dim() == 4:
-        return nn.functional.conv2d(
-            nn.functional.pad(x, [k // 2] * 4, mode="replicate"), kernel.reshape(kernel.shape[-4:])
-        )
+        return nn.functional.conv2d(x, kernel, padding=pad)
     classes, batch, channels, height, width = x.shape
-    stacked = nn.functional.pad(
-        x.transpose(0, 1).reshape(batch, classes * channels, height, width), [k // 2] * 4, mode="replicate"
+    stacked = x.transpose(0, 1).reshape(batch, classes * channels, height, width)
+    out = nn.functional.conv2d(stacked, kernel.flatten(0, 2), padding=pad, groups=classes)
+    return out.reshape(batch, classes, -1, height, width).transpose(0, 1)
+
+
+def _whole(state: Mapping[str, Tensor]) -> bool:
+    drawing = set(state) & set(DRAWN)
+    whole = not drawing or len(drawing) == len(DRAWN)
+    return (
+        whole and bool(drawing or set(state) & {"flow", "mask", "delta"}) and ("mask" in state) == ("pattern" in state)
     )
-    out = nn.functional.conv2d(stacked, kernel.reshape(classes * kernel.shape[-4], *kernel.shape[-3:]), groups=classes)
-    return out.reshape(batch, classes, channels, height, width).transpose(0, 1)

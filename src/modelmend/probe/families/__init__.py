@@ -1,8 +1,11 @@
 """Trigger families: each a way to look for an input change that leads everything to one class."""
 
 from modelmend.probe.families.additive import AdditiveForm
-from modelmend.probe.families.family import Kind, TriggerFamily
+from modelmend.probe.families.family import Kind, Opened, TriggerFamily
+from modelmend.probe.families.feature import decoupled
+from modelmend.probe.families.generator import generator_or_additive
 from modelmend.probe.families.patch import PatchForm
+from modelmend.probe.families.unlearning import unlearned
 from modelmend.probe.families.warp import WarpForm
 
 FAMILIES: dict[str, TriggerFamily] = {
@@ -10,8 +13,20 @@ FAMILIES: dict[str, TriggerFamily] = {
     for family in (
         TriggerFamily("patch", "patch", PatchForm, source="Neural Cleanse, S&P 2019"),
         TriggerFamily("additive", "additive", AdditiveForm, source="universal perturbations, arXiv 1610.08401"),
-        TriggerFamily("warp", "warp", WarpForm, images=True, source="WaNet's parametrisation, arXiv 2102.10369"),
+        TriggerFamily("warp", "warp", WarpForm, images=True, noise=0.3, source="WaNet, arXiv 2102.10369"),
+        TriggerFamily(
+            *("feature", "feature", generator_or_additive),
+            view=decoupled,
+            noise=0.25,
+            source="BTI-DBF, arXiv 2401.15002",
+        ),
+        TriggerFamily(
+            *("unlearning", "unlearning", AdditiveForm),
+            view=unlearned,
+            noise=0.2,
+            source="RNP, arXiv 2305.14876",
+        ),
     )
 }
 
-__all__ = ["FAMILIES", "Kind", "TriggerFamily"]
+__all__ = ["FAMILIES", "Kind", "Opened", "TriggerFamily"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from modelmend.model.classifier import Classifier
@@ -29,7 +30,78 @@ class View(Protocol):
 def model_itself(classifier: Classifier, x: Tensor, y: Tensor, *, seed: int) -> Forward:
     """The plain view: a faster copy of the model."""
     del y, seed
-    return fast_copy(classifier, x)
+    copy = fast_copy(classifier, x)
+
+    def forward(changed: Tensor, clean: Tensor) -> Tensor:
+        del clean
+        logits: Tensor = copy(changed)
+        return logits
+
+    return forward
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A family made ready for one model and one set of samples; the view is built once for all searches.
+
+    Attributes:
+        family: The family.
+        forward: Its view of the model.
+        form: Its parametrisation.
+        x: Clean samples that triggers are fitted on.
+        y: Their labels.
+    """
+
+    family: TriggerFamily
+    forward: Forward
+    form: Form
+    x: Tensor
+    y: Tensor
+
+    def search(
+        self,
+        targets: Sequence[int],
+        *,
+        seed: int,
+        config: SearchConfig,
+        radius: Sequence[float] | None = None,
+        progress: Progress = silent,
+    ) -> list[Fit]:
+        """Candidates for many classes at once.
+
+        Args:
+            targets: Classes, repeats allowed.
+            seed: Of all draws.
+            config: Search settings; ``tau`` is replaced by the family's own.
+            radius: Size of each to stay within; ``None`` finds the smallest.
+            progress: Called after every step.
+        """
+        settings = replace(config, tau=self.family.tau)
+        sizes = None if radius is None else torch.tensor(radius, dtype=torch.float32)
+        return search(
+            *(self.forward, self.form, self.x, self.y, targets),
+            family=self.family.name,
+            seed=seed,
+            config=settings,
+            radius=sizes,
+            progress=progress,
+        )
+
+    @torch.no_grad()
+    def flips(self, trigger: Trigger, x: Tensor, y: Tensor, target: int) -> tuple[int, int]:
+        """Flipped and counted samples *in the family's view*: those not of the target class.
+
+        Args:
+            trigger: The candidate.
+            x: Clean samples ``(N, ...)`` that it was not fitted on.
+            y: Labels.
+            target: Its class.
+        """
+        others = x[y != target].to(self.x.device)
+        hits = 0
+        for part in torch.split(others, 256):
+            hits += int((self.forward(trigger(part), part).argmax(1) == target).sum())
+        return hits, len(others)
 
 
 @dataclass(frozen=True)
@@ -45,6 +117,7 @@ class TriggerFamily:
         needs_batch_norm: Works only where the model has batch norm; ``substitute`` is used elsewhere.
         substitute: Name of the family to use instead.
         tau: Share of samples that a candidate must flip.
+        noise: Spread of log sizes over the classes that means nothing: searches differ by about this much.
         source: Where the idea is from.
     """
 
@@ -56,50 +129,22 @@ class TriggerFamily:
     needs_batch_norm: bool = False
     substitute: str | None = None
     tau: float = 0.75
+    noise: float = 0.12
     source: str = ""
 
-    def fit_classes(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        y: Tensor,
-        targets: Sequence[int],
-        *,
-        seed: int,
-        config: SearchConfig | None = None,
-        radius: Tensor | None = None,
-        progress: Progress = silent,
-    ) -> list[Fit]:
-        """Candidates for many classes at once.
+    def open(self, classifier: Classifier, x: Tensor, y: Tensor, *, seed: int) -> Opened:
+        """Build the view of a model.
 
         Args:
-            classifier: The model.
+            classifier: The model; not changed.
             x: Clean samples ``(N, ...)``.
             y: Labels ``(N,)``.
-            targets: Classes.
             seed: Of all draws.
-            config: Search settings; ``tau`` is the family's own.
-            radius: Size to stay within ``(len(targets),)``; ``None`` finds the smallest.
-            progress: Called after every step.
         """
-        device = classifier.device
-        x, y = x.to(device), y.to(device)
-        forward = self.view(classifier, x, y, seed=seed)
-        settings = config or SearchConfig(tau=self.tau)
-        return search(
-            forward,
-            self.form(x),
-            x,
-            y,
-            targets,
-            family=self.name,
-            seed=seed,
-            config=settings,
-            radius=radius,
-            progress=progress,
-        )
+        x, y = x.to(classifier.device), y.to(classifier.device)
+        return Opened(self, self.view(classifier, x, y, seed=seed), self.form(x), x, y)
 
     def fit(self, classifier: Classifier, x: Tensor, y: Tensor, target: int, *, seed: int, steps: int = 100) -> Trigger:
         """The candidate for one class, after ``steps`` updates."""
-        config = SearchConfig(steps=steps, tau=self.tau)
-        return self.fit_classes(classifier, x, y, [target], seed=seed, config=config)[0].trigger
+        opened = self.open(classifier, x, y, seed=seed)
+        return opened.search([target], seed=seed, config=SearchConfig(steps=steps))[0].trigger
