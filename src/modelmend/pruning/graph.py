@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from modelmend.pruning.connections import Connections
 from modelmend.records import Record
@@ -55,7 +55,7 @@ def build_graph(x: Tensor, prior: Tensor, wiring: Connections, config: GraphConf
     edge_index = torch.cat([p[0] for p in pieces], 1)
     strength = torch.cat([p[1] for p in pieces])
     kind = torch.cat([torch.full((p[0].shape[1],), i) for i, p in enumerate(pieces)])
-    edge_attr = torch.cat([F.one_hot(kind, len(EDGE_TYPES)).float(), strength[:, None]], 1)
+    edge_attr = torch.cat([functional.one_hot(kind, len(EDGE_TYPES)).float(), strength[:, None]], 1)
     return Data(x=x, prior=prior, layer=wiring.layer, edge_index=edge_index, edge_type=kind, edge_attr=edge_attr)
 
 
@@ -76,7 +76,7 @@ def _similar(wiring: Connections, config: GraphConfig) -> tuple[Tensor, Tensor]:
             continue
         length = vectors.norm(dim=1)
         awake = length >= config.dormant * length.mean()
-        unit = F.normalize(vectors, dim=1)
+        unit = functional.normalize(vectors, dim=1)
         cosine = unit @ unit.T
         upper = cosine[torch.triu(torch.ones_like(cosine, dtype=torch.bool), 1)]
         threshold = upper.quantile(config.similarity)

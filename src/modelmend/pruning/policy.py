@@ -120,7 +120,10 @@ class NeuronPolicy(nn.Module):
             Logits ``(B, G + 1)``, the last one meaning *stop* (groups already cut are not masked out here), and the
             value ``(B,)``: the further reward expected.
         """
-        h = self.encode(graph.x, graph.edge_index, graph.edge_attr)
+        return self.judge(self.encode(graph.x, graph.edge_index, graph.edge_attr), graph, state)
+
+    def judge(self, h: Tensor, graph: Data, state: State) -> tuple[Tensor, Tensor]:
+        """The same from embeddings ``h (G, H)`` that are known already."""
         cut = state.cut.to(h.dtype)
         share = cut @ h / (1 + cut.sum(1, keepdim=True)).sqrt()
         everything = h.mean(0).expand(len(cut), -1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from modelmend.progress import Progress, silent
 from modelmend.pruning.environment import CutEnvironment
@@ -79,7 +79,7 @@ class Trajectory:
 
 def masked_log_probs(logits: Tensor, legal: Tensor) -> Tensor:
     """Log probabilities ``(B, A)`` with illegal actions at -inf."""
-    return F.log_softmax(logits.masked_fill(~legal, -torch.inf), 1)
+    return functional.log_softmax(logits.masked_fill(~legal, -torch.inf), 1)
 
 
 @torch.no_grad()
@@ -92,12 +92,13 @@ def search(
         All steps with generalised advantages, and each search cut off at its best set (and told to stop there).
     """
     policy.eval()
+    embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
     state = env.reset(searches)
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
     done = torch.zeros(searches, dtype=torch.bool)
     while not bool(done.all()):
         legal = env.legal()
-        logits, value = policy(env.graph, state)
+        logits, value = policy.judge(embedding, env.graph, state)
         log_probs = masked_log_probs(logits, legal)
         action = torch.multinomial(log_probs.exp(), 1, generator=generator).squeeze(1)
         alive = ~done
@@ -153,19 +154,21 @@ def update(
     adv = rollout.advantage
     adv = (adv - adv.mean()) / (adv.std() + 1e-6) if len(adv) > 1 else adv
     figures: dict[str, float] = {}
+    examples = elite if config.imitation else []
+    states, own = State.cat([rollout.states, *(t.states for t in examples)]), len(rollout.action)
     for _ in range(config.epochs):
-        logits, value = policy(env.graph, rollout.states)
-        log_probs = masked_log_probs(logits, rollout.legal)
+        logits, value = policy(env.graph, states)
+        log_probs = masked_log_probs(logits[:own], rollout.legal)
         chosen = log_probs.gather(1, rollout.action[:, None]).squeeze(1)
         ratio = (chosen - rollout.log_prob).exp()
         surrogate = torch.minimum(ratio * adv, ratio.clamp(1 - config.clip, 1 + config.clip) * adv)
         entropy = -(log_probs.exp() * log_probs.masked_fill(~rollout.legal, 0)).sum(1).mean()
-        value_loss = F.mse_loss(value, rollout.returns)
+        value_loss = functional.mse_loss(value[:own], rollout.returns)
         loss = -surrogate.mean() + config.value * value_loss - config.entropy * entropy
-        if elite and config.imitation:
-            logits, _ = policy(env.graph, State.cat([t.states for t in elite]))
-            imitated = masked_log_probs(logits, torch.cat([t.legal for t in elite]))
-            loss = loss - config.imitation * imitated.gather(1, torch.cat([t.action for t in elite])[:, None]).mean()
+        if examples:
+            imitated = masked_log_probs(logits[own:], torch.cat([t.legal for t in examples]))
+            action = torch.cat([t.action for t in examples])
+            loss = loss - config.imitation * imitated.gather(1, action[:, None]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(policy.parameters(), config.gradient_norm)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from modelmend.metrics import accuracy
+from modelmend.model.groups import zero_groups
+from modelmend.probe.run import probe
+from modelmend.pruning import PruneResult, PruningConfig, prune
+from modelmend.pruning.ppo import PPOConfig
+
+QUICK = PruningConfig(ppo=PPOConfig(iterations=8, masks=120), refreshes=1, explain=False)
+
+
+def run(case, config: PruningConfig = QUICK, seed: int = 0) -> PruneResult:  # type: ignore[no-untyped-def]
+    targets = sorted({t.target for t in case.triggers})
+
+    def reprobe(classifier, seed: int):  # type: ignore[no-untyped-def]
+        return probe(classifier, case.fit, case.reward, mode="screen", classes=targets, seed=seed).triggers
+
+    return prune(
+        case.classifier, case.fit, case.reward, case.select, case.triggers, config=config, seed=seed, reprobe=reprobe
+    )
+
+
+@pytest.fixture(scope="module")
+def result(infected) -> PruneResult:  # type: ignore[no-untyped-def]
+    return run(infected, QUICK.model_copy(update={"explain": True}))
+
+
+def test_the_backdoor_shrinks_and_accuracy_stays(infected, result) -> None:  # type: ignore[no-untyped-def]
+    x, y = infected.test
+    attack = infected.infected.sealed.open(purpose="final-measurement")
+    others = y != attack.target_class
+    triggered = attack.apply(x[others])
+
+    def rate(classifier) -> float:  # type: ignore[no-untyped-def]
+        return float((classifier.predict(triggered) == attack.target_class).float().mean())
+
+    assert result.cut
+    assert rate(result.classifier) < rate(infected.classifier) - 0.3
+    drop = accuracy(infected.classifier.predict(x), y) - accuracy(result.classifier.predict(x), y)
+    assert drop <= 0.025
+
+
+def test_weights_are_zeroed_on_a_clone_only(infected, result) -> None:  # type: ignore[no-untyped-def]
+    by_hand = infected.classifier.clone()
+    zero_groups(by_hand.graph, result.cut)
+    suspect, pruned = infected.classifier.graph.state_dict(), result.classifier.graph.state_dict()
+    for name, tensor in by_hand.graph.state_dict().items():
+        assert torch.equal(tensor, pruned[name])
+    assert any(not torch.equal(pruned[name], suspect[name]) for name in suspect)
+
+
+def test_a_clean_network_is_left_alone(clean) -> None:  # type: ignore[no-untyped-def]
+    found = run(clean)
+    x, y = clean.test
+    drop = accuracy(clean.classifier.predict(x), y) - accuracy(found.classifier.predict(x), y)
+    assert not found.cut and drop <= 0.003
+
+
+def test_same_seed_same_cuts_and_log(infected) -> None:  # type: ignore[no-untyped-def]
+    config = QUICK.model_copy(update={"refreshes": 0, "ppo": PPOConfig(iterations=2)})
+    first, again, other = run(infected, config), run(infected, config), run(infected, config, seed=5)
+    assert first.log == again.log and first.candidate == again.candidate
+    assert first.log != other.log
+
+
+def test_the_log_shows_the_gain_over_the_best_rule(result) -> None:  # type: ignore[no-untyped-def]
+    text = json.dumps(result.log, allow_nan=False)
+    assert json.loads(text) == result.log
+    rows = [row for row in result.log if row["event"] == "iteration"]
+    assert all(row["gain_over_rule"] >= 0 for row in rows)
+    assert {"graph", "rules", "iteration", "refresh", "candidate", "chosen"} <= {row["event"] for row in result.log}
+    json.dumps(result.record(), allow_nan=False)
+
+
+def test_without_triggers_nothing_is_cut(infected) -> None:  # type: ignore[no-untyped-def]
+    found = prune(infected.classifier, infected.fit, infected.reward, infected.select, [], seed=0)
+    assert not found.cut and found.log[0]["event"] == "nothing to do"
+    assert found.classifier is not infected.classifier
+
+
+def test_every_cut_has_its_evidence(infected, result) -> None:  # type: ignore[no-untyped-def]
+    explanation = result.explanation
+    assert {card["group"] for card in explanation["cards"]} == {group.index for group in result.cut}
+    assert [row["step"] for row in explanation["path"]] == list(range(1, len(result.cut) + 1))
+    assert explanation["path"][-1]["reward"] == pytest.approx(result.candidate.reward, abs=1e-5)
+    assert 0 <= explanation["low"] <= explanation["score"] <= explanation["high"] <= 1
+    assert explanation["share"] > explanation["random_share"]
+
+
+def test_leave_one_out_is_the_effect_of_restoring_the_group(result) -> None:  # type: ignore[no-untyped-def]
+    card = result.explanation["cards"][0]
+    keep = torch.ones(2, len(result.groups), dtype=torch.bool)
+    keep[:, [g.index for g in result.cut]] = False
+    keep[1, card["group"]] = True
+    judge = result.evidence.judge
+    outcome = judge(keep)
+    back = (outcome.success[1] - outcome.success[0]) @ judge.weight
+    assert card["leave_one_out"]["success_without_it"] == pytest.approx(float(back), abs=1e-5)
+
+
+def test_the_picture_is_written(result, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("matplotlib")
+    from modelmend.pruning.picture import draw
+
+    draw(result.evidence, result.explanation, tmp_path / "search.svg")
+    assert (tmp_path / "search.svg").stat().st_size > 5000

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import torch
+
+from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
+from modelmend.pruning.ppo import PPOConfig, learn
+from tests.pruning.toy import planted_environment
+
+CONFIG = PPOConfig(masks=400, iterations=30)
+
+
+def search(config: PPOConfig, *, problem: int = 0, seed: int = 0, encoder: str = "gatv2"):  # type: ignore[no-untyped-def]
+    torch.set_num_threads(1)
+    env = planted_environment(problem)
+    torch.manual_seed(seed)
+    policy = NeuronPolicy(3, 3, PolicyConfig(encoder=encoder))  # type: ignore[arg-type]
+    rows = learn(env, policy, config, seed=seed)
+    return env.archive.best()[0], [r for r in rows if r["event"] == "iteration"]
+
+
+def test_the_agent_beats_random_search_of_equal_budget_where_the_rule_is_wrong() -> None:
+    learned, sampled = [], []
+    for problem in range(2):
+        best, rows = search(CONFIG, problem=problem)
+        budget = PPOConfig(masks=rows[-1]["masks"], iterations=200, learn=False)
+        learned.append(best.reward)
+        sampled.append(search(budget, problem=problem)[0].reward)
+    assert sum(learned) / 2 > 0.85
+    assert sum(learned) / 2 > sum(sampled) / 2 + 0.15
+
+
+def test_later_searches_are_better_than_the_first() -> None:
+    _, rows = search(CONFIG)
+    assert rows[-1]["mean_reward"] > rows[0]["mean_reward"] + 0.3
+
+
+def test_same_seed_same_search() -> None:
+    short = PPOConfig(masks=100, iterations=4)
+    first, again, other = (search(short, seed=s)[1] for s in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_an_untrained_agent_follows_the_rule() -> None:
+    env = planted_environment()
+    policy = NeuronPolicy(3, 3)
+    logits, _ = policy(env.graph, env.reset(1))
+    assert logits[0, :-1].argsort(descending=True).tolist() == env.graph.prior.argsort(descending=True).tolist()
+
+
+def test_step_rewards_add_up_to_the_reward_of_the_final_set() -> None:
+    env = planted_environment()
+    env.reset(1)
+    total = 0.0
+    for group in (3, 7, 11):
+        _, reward, _ = env.step(torch.tensor([group]))
+        total += float(reward)
+    cut = torch.zeros(1, env.groups, dtype=torch.bool)
+    cut[0, [3, 7, 11]] = True
+    assert abs(total - float(env.archive.judge(cut).reward)) < 1e-6
+
+
+def test_no_layer_loses_more_than_its_share() -> None:
+    env = planted_environment()
+    env.reset(1)
+    for _ in range(env.limit):
+        legal = env.legal()[0]
+        layer = int(env.graph.layer[0])
+        wanted = (legal[:-1] & (env.graph.layer == layer)).nonzero().flatten()
+        if not len(wanted):
+            break
+        env.step(wanted[:1])
+    assert int(env.cut[0, env.graph.layer == 0].sum()) == min(env.limit, int((env.graph.layer == 0).sum()) // 2)
