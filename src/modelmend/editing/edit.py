@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,7 @@ def edit(
     seed: int = 0,
     progress: Progress = silent,
     reprobe: Reprobe | None = None,
+    reference: Classifier | None = None,
 ) -> EditResult:
     """Edit the last weight layers along what the triggers excite, then run the repair step.
 
@@ -72,6 +74,8 @@ def edit(
         seed: Of every random draw.
         progress: Called often.
         reprobe: Looks for fresh triggers between rounds; without it there is one round.
+        reference: The model whose clean behaviour is to be kept, when ``classifier`` was repaired before: accuracy is
+            held against it, and the repair step distils from it. ``classifier`` itself when not given.
 
     Returns:
         The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``scaled``, ``after``,
@@ -88,7 +92,15 @@ def edit(
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(select_pair, triggers, config.batch_size)
-    before = split.measure(classifier)
+    teacher = reference or classifier
+
+    def untouched(judge: SelectSplit) -> Quality:
+        """What the edit starts from; its accuracy is the reference's, so that no stage has a budget of its own."""
+        clean = judge.measure(teacher)
+        start = judge.measure(classifier)
+        return replace(start, accuracy=max(clean.accuracy, start.accuracy))
+
+    before = untouched(split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
     result = classifier.clone().frozen()
     if before.worst <= config.enough:
@@ -109,7 +121,7 @@ def edit(
                 break
             fresh = list(reprobe(result, seed + turn))
             known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
-            before, final = split.measure(classifier), split.measure(result)
+            before, final = untouched(split), split.measure(result)
             log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
                 break
@@ -118,7 +130,7 @@ def edit(
         finished: dict[str, Quality] = {}
         for name, start in starts.items():
             finished[name], rows = tune(
-                start, classifier, repair_split, known, split, before=before,
+                start, teacher, repair_split, known, split, before=before,
                 config=config.repair, seed=seed + turn, progress=progress, title=f"repair step {turn + 1}, {name}",
             )  # fmt: skip
             rounds.append({"round": turn + 1, "start": name, "triggers": len(known), "epochs": rows})

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 
 from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, writing
 from modelmend.events import stage
+from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
+from modelmend.records import Evidence
 from modelmend.steps.stores import (
     SampleBank,
     Suspect,
@@ -57,11 +59,11 @@ def prune_neurons(
             bank["fit"],
             bank["reward"],
             bank["select"],
-            triggers,
+            against(triggers, accused(found)),
             config=config,
             seed=seed,
             progress=progress,
-            reprobe=reprobe(bank, found.families, found.suspects),
+            reprobe=reprobe(bank, found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params = {"config": config.model_dump(mode="json")}
@@ -75,10 +77,8 @@ def prune_neurons(
         return {"groups_cut": len(result.cut), "content_hash": repaired}
 
 
-def reprobe(
-    bank: SampleBank, families: tuple[str, ...], suspects: tuple[int, ...]
-) -> Callable[[Classifier, int], list[Trigger]]:
-    """Probe a half-repaired model again, quickly, with the families of the reward only."""
+def reprobe(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
+    """Probe a half-repaired model again, quickly: the accused classes, with the families of the reward only."""
     from modelmend.probe.run import probe
 
     def again(classifier: Classifier, seed: int) -> list[Trigger]:
@@ -87,8 +87,8 @@ def reprobe(
             bank["fit"],
             bank["reward"],
             mode="screen",
-            families=families,
-            classes=suspects or None,
+            families=found.families,
+            classes=accused(found) or None,
             seed=seed,
             progress=silent,
         )
@@ -120,18 +120,19 @@ def edit_weights(
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(pruned, SCHEMAS["pruned"])
         model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
-        again = reprobe(bank, found.families, found.suspects)
+        again = reprobe(bank, found)
         config = EditConfig()
         result = edit(
             model,
             bank["fit"],
             bank["reward"],
             bank["select"],
-            [*triggers, *again(model, seed + 1)],
+            [*against(triggers, accused(found)), *again(model, seed + 1)],
             config=config,
             seed=seed,
             progress=progress,
             reprobe=again,
+            reference=source.classifier,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
@@ -160,14 +161,14 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(edited, SCHEMAS["edited"])
         model = open_classifier(before, source.info, expect=before.json("edit.json")["content_hash"])
-        fresh = reprobe(bank, found.families, found.suspects)(model, seed + 2)
+        fresh = reprobe(bank, found)(model, seed + 2)
         config = FineTuneConfig()
         result = tune(
             model,
             bank["fit"],
             bank["reward"],
             bank["select"],
-            [*triggers, *fresh],
+            [*against(triggers, accused(found)), *fresh],
             config=config,
             seed=seed,
             progress=progress,

@@ -1,0 +1,33 @@
+"""Which classes a repair goes after: those that the evidence accuses, not every class that a trigger can be found for.
+
+A small network is flipped to almost any class by some universal perturbation. To unlearn those, too, costs clean
+accuracy and leaves marks of the repair samples, and it removes no backdoor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from modelmend.probe.trigger import Trigger
+from modelmend.records import Evidence
+
+ACCUSED = 3.0
+"""Robust anomaly (MAD) from which a suspect counts as accused; ours, a common outlier bound."""
+
+T = TypeVar("T", bound=Trigger)
+
+
+def accused(evidence: Evidence) -> tuple[int, ...]:
+    """Suspects that stand out in at least one family; the first suspect when none does."""
+    strongest: dict[int, float] = {}
+    for row in evidence.classes:
+        strongest[row.target] = max(strongest.get(row.target, 0.0), row.anomaly or 0.0)
+    found = tuple(target for target in evidence.suspects if strongest.get(target, 0.0) >= ACCUSED)
+    return found or evidence.suspects[:1]
+
+
+def against(triggers: Sequence[T], targets: Sequence[int]) -> list[T]:
+    """Triggers that lead to one of the targets; all of them when none does."""
+    chosen = [trigger for trigger in triggers if trigger.target is None or trigger.target in targets]
+    return chosen or list(triggers)
