@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from modelmend.errors import ModelRefused, ModelUnsupported
+from modelmend.model import pickles
 from modelmend.model.lift import Lifter
-from modelmend.model.pickles import MAX_OPCODES, Global, Stub, read_pickle
+from modelmend.model.pickles import Global, Stub, read_pickle
 from modelmend.model.torchfile import read_torch_file
 from tests.model.zoo import ZOO
 
@@ -138,12 +139,17 @@ def test_unhashable_and_foreign_keys_do_no_harm() -> None:
         (b"\x80\x04K\x01Q.", "persistent"),
         (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b".", "damaged"),
         (b"\x80\x04" + b"I" + b"9" * 6000 + b"\n.", "damaged"),
-        (b"\x80\x04K\x01" + b"2" * (MAX_OPCODES + 10) + b".", "too many opcodes"),
     ],
 )
 def test_damaged_or_hungry_pickle_is_refused(stream: bytes, words: str) -> None:
     with pytest.raises(ModelRefused, match=words):
         read_pickle(io.BytesIO(stream), "x")
+
+
+def test_number_of_opcodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_OPCODES", 100)
+    with pytest.raises(ModelRefused, match="too many opcodes"):
+        read_pickle(io.BytesIO(b"\x80\x04K\x01" + b"2" * 200 + b"."), "x")
 
 
 @pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x96", b"X", b"B", b"\x8b", b"T"])

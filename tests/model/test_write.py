@@ -116,6 +116,15 @@ def test_export_of_trusted_code_leaves_the_module_as_it_was() -> None:
     assert torch.equal(graph(x), module(x))
 
 
+def test_module_that_branches_on_its_data_is_refused_in_those_words() -> None:
+    class Branching(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    with pytest.raises(ModelUnsupported, match="depends on its data"):
+        export_module(Branching(), (4,))
+
+
 def test_module_with_a_fixed_batch_size_is_refused() -> None:
     class Fixed(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

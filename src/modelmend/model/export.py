@@ -13,6 +13,7 @@ from modelmend.errors import ModelUnsupported
 from modelmend.model.pt2 import read_pt2
 
 MAX_BATCH = 1 << 20
+_DATA_DEPENDENT = ("data-dependent", "data dependent", "dynamic control flow")
 
 
 def export_module(module: nn.Module, input_shape: tuple[int, ...], *, dtype: torch.dtype | None = None) -> GraphModule:
@@ -51,6 +52,12 @@ def export_program(module: nn.Module, input_shape: tuple[int, ...], dtype: torch
         with torch.no_grad():
             return torch.export.export(module, (zeros,), dynamic_shapes=({0: batch},))
     except Exception as error:
+        if any(words in str(error).lower() for words in _DATA_DEPENDENT):
+            raise ModelUnsupported(
+                "the model's path depends on its data, so it has no one fixed graph",
+                field="architecture",
+                fix="export the part that classifies, without branches on values",
+            ) from error
         raise ModelUnsupported(
             f"the module cannot be exported with a free batch size: {type(error).__name__}: {str(error)[:300]}",
             field="architecture",
