@@ -92,8 +92,8 @@ class MaskJudge:
                 hits[racing, rows], chance[racing, rows] = self._rates(self.forward.logits(keep[racing], i), rows)
         whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
-        success, drop = self.success(hits, chance), self.drop(hits, chance)
-        price = penalty(drop, self.class_drop(hits, chance), self.config)
+        success, (drop, error) = self.success(hits, chance), self.drop(hits, chance)
+        price = penalty(drop + self.config.caution * error, self.class_drop(hits, chance), self.config)
         reward = self.fall(success) - price - self.config.price * (~keep).sum(1).cpu()
         return Outcome(reward.clamp(-1, 1), success, drop, whole)
 
@@ -140,21 +140,27 @@ class MaskJudge:
         stacked = torch.stack(each, 1)
         return torch.stack([stacked[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
 
-    def drop(self, hits: Tensor, chance: Tensor) -> Tensor:
-        """Fall in clean accuracy ``(M,)`` on the rows that were judged, against the uncut network on the same rows."""
-        clean = self._kind[: hits.shape[1]] == 0
-        judged = ~chance[:, : hits.shape[1]].isnan()
-        n = (judged & clean).sum(1).clamp_min(1)
-        lost = ((self._hits[:, : hits.shape[1]] - hits) * (judged & clean)).sum(1) / n
-        less = ((self._chance[:, : hits.shape[1]] - chance.nan_to_num()) * (judged & clean)).sum(1) / n
-        return self.config.shares * lost + (1 - self.config.shares) * less
+    def drop(self, hits: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+        """Fall in clean accuracy on the rows that were judged, against the uncut network; and its standard error, ``(M,)``."""
+        rows = (self._kind[: hits.shape[1]] == 0).nonzero().flatten()
+        loss = self._loss(hits, chance)[:, rows]
+        judged = ~chance[:, rows].isnan()
+        n = judged.sum(1).clamp_min(1)
+        mean = (loss * judged).sum(1) / n
+        error = (((loss - mean[:, None]) * judged).square().sum(1)).sqrt() / n
+        return mean, error
+
+    def _loss(self, hits: Tensor, chance: Tensor) -> Tensor:
+        """What each sample lost against the uncut network ``(M, n)``."""
+        width = hits.shape[1]
+        fewer, less = self._hits[:, :width] - hits, self._chance[:, :width] - chance.nan_to_num()
+        return self.config.shares * fewer + (1 - self.config.shares) * less
 
     def class_drop(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Fall in accuracy of the triggers' own classes ``(M,)``, by their weight; shrunk where samples are few."""
         total = torch.zeros(len(hits))
         judged = ~chance.isnan() & (self._kind == 0)
-        loss = self.config.shares * (self._hits - hits)
-        loss = loss + (1 - self.config.shares) * (self._chance - chance.nan_to_num())
+        loss = self._loss(hits, chance)
         for (_, target), weight in zip(self.pairs, self.weight, strict=True):
             if target >= 0:
                 mass = self._wanted[:, target] * judged
@@ -163,11 +169,8 @@ class MaskJudge:
 
     def _hopeless(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Whether the accuracy drop so far is past the budget beyond doubt, ``(M,)``."""
-        clean = self._kind[: hits.shape[1]] == 0
-        lost = (self._hits[:, : hits.shape[1]] - hits)[:, clean]
-        error = lost.std(1) / max(1, int(clean.sum())) ** 0.5
-        drop = self.drop(hits, chance)
-        return drop > self.config.budget + torch.maximum(self.config.race_margin * error, torch.tensor(0.05))
+        drop, error = self.drop(hits, chance)
+        return drop - self.config.budget > (self.config.race_margin * error).clamp_min(0.05)
 
 
 def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:

@@ -28,6 +28,8 @@ class RewardConfig(Record):
     labels: float = 0.1
     """Weight of the label in what counts as right on a clean sample; the rest is the suspect's own probability of the
     answer. A search over hundreds of masks fits the accidents of a hundred labels; it cannot fit these."""
+    caution: float = 1.0
+    """Standard errors that are added to the accuracy drop before it is priced: the search prefers the lucky masks."""
     class_budget: float = 0.05
     """Fall in accuracy that the triggers' own classes may suffer."""
     class_steepness: float = 4.0
