@@ -32,7 +32,7 @@ def test_attention_counts_both_products():
     assert count(graph(Attention(), 2, 7, 4), (2, 7, 4)).macs == 2 * 2 * 7 * 7 * 4
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", ["resnet8", "densenet", "mobilenet_v3", "swin", "text", "mlp"])
 def test_parameters_are_those_of_the_module(name):
     assert count(graph_of(name), ZOO[name].shape).parameters == sum(p.numel() for p in ZOO[name].module().parameters())
 

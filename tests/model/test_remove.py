@@ -18,19 +18,19 @@ from .zoo import ZOO
 
 @pytest.mark.parametrize("name", ZOO)
 def test_masked_and_removed_agree_for_every_group(name):
-    """Every group is in one of four cuts; a fifth removes all of them."""
+    """Every group is in one of two cuts; a third removes all of them."""
     graph, groups, shape = graph_of(name), groups_of(name), ZOO[name].shape
     x, masked = ZOO[name].inputs(3), Masked(graph, groups)
-    part = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)) % 4
+    part = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)) % 2
     before = count(graph, shape)
     with torch.no_grad():
-        for cut in [part == i for i in range(4)] + [part >= 0]:
+        for cut in (part == 0, part == 1, part >= 0):
             small = remove_groups(graph, [g for g in groups if cut[g.index]], shape)
             wanted = masked(x, ~cut)
             assert apart(wanted, small(x)) <= 1e-4
             assert apart(graph(x), wanted) > 1e-4
-            after = count(small, shape)
-            assert after.parameters < before.parameters and after.macs < before.macs
+    after = count(small, shape)
+    assert after.parameters < before.parameters and after.macs < before.macs
 
 
 @pytest.mark.parametrize("name", ["resnet8", "shufflenet", "vit_mha", "signal"])

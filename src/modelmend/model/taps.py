@@ -10,6 +10,9 @@ from modelmend.errors import InputError
 from modelmend.model.propagate import base_name
 from modelmend.model.shapes import Spec
 
+_CACHE = 1 << 19
+"""Bytes reduced at a time on a CPU: the second pass over them finds them in its cache."""
+
 
 class Moments:
     """Mean and variance of columns over a stream, merged batch by batch (Chan, Golub, LeVeque 1979), in float64."""
@@ -84,17 +87,29 @@ class Tap:
         rows = self.grid(value, n)
         if rows.dim() == 2:
             self.mean = self.peak = rows
+        elif rows.is_contiguous() and rows.device.type == "cpu":
+            flat = rows.flatten(2)
+            step = max(1, _CACHE // max(flat[0].numel() * flat.element_size(), 1))
+            parts = [(part.mean(2), part.amax(2)) for part in torch.split(flat, step)]
+            self.mean, self.peak = (torch.cat(columns) for columns in zip(*parts, strict=True))
         else:
-            mean = peak = rows.flatten(2) if rows.is_contiguous() else rows
-            # One axis after the other, the widest stride first: reducing several strided axes at once is far slower.
-            left = sorted(range(2, mean.dim()), key=mean.stride, reverse=True)
-            while left:
-                axis = left.pop(0)
-                mean, peak = mean.mean(axis), peak.amax(axis)
-                left = [d - int(d > axis) for d in left]
-            self.mean, self.peak = mean, peak
+            self.mean, self.peak = _reduced(rows)
         if self.full is not None:
             self.full.add(rows)
+
+
+def _reduced(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and maximum over all axes behind the second.
+
+    One axis after the other, the widest stride first: reducing several strided axes at once is far slower.
+    """
+    mean = peak = rows
+    left = sorted(range(2, rows.dim()), key=rows.stride, reverse=True)
+    while left:
+        axis = left.pop(0)
+        mean, peak = mean.mean(axis), peak.amax(axis)
+        left = [d - int(d > axis) for d in left]
+    return mean, peak
 
 
 _LAST = frozenset(("linear", "layer_norm", "native_layer_norm", "rms_norm", "embedding", "addmm", "mm"))
