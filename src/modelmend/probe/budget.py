@@ -15,14 +15,16 @@ from modelmend.records import ClassEvidence
 
 Pair = tuple[Tensor, Tensor]
 
-SHARES = (0.2, 0.3, 0.4, 0.5)
+SHARES = (0.15, 0.2, 0.3, 0.4, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
-QUIET = 0.10
-"""Flip rate that nine of ten ordinary classes stay under at the quiet size."""
+QUIET = 0.05
+"""Flip rate that all ordinary classes stay under at the quiet size."""
 SLACK = 1.1
-"""A class that stands out is judged at its own size times this, if that is more than the quiet size ..."""
+"""An accused class is judged at the size of its own trigger times this, if that is more than the quiet size ..."""
 MOST = 0.55
 """... but at no more than this share of the median size of ordinary classes."""
+INNOCENT = 0.55
+"""A class that nothing accuses is judged at no more than this share of the size that it needs on the suspect."""
 ORDINARY = 8
 """Classes that stand for the others."""
 TRIED = 96
@@ -35,7 +37,7 @@ class Budgets:
 
     Attributes:
         ordinary: Classes that stand for the others.
-        quiet: Largest size tried at which nine of ten of them stay under ``QUIET``.
+        quiet: Largest size tried at which all of them stay under ``QUIET``.
         usual: Median size that they need.
         sizes: Judged class -> size at which it is judged.
     """
@@ -73,7 +75,7 @@ def budgets(
     ordinary = _ordinary(needed, judged)
     usual = float(np.median([needed[t] for t in ordinary] or list(needed.values())))
     quiet = _quiet(before, holdout, ordinary, [share * usual for share in SHARES], config, seed, progress)
-    sizes = dict.fromkeys(judged, quiet)
+    sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for row in rows:
         if row.target in sizes and row.size is not None and row.target in accused:
             sizes[row.target] = max(quiet, min(SLACK * row.size, MOST * usual))
@@ -105,4 +107,4 @@ def _quiet(
     x, y = holdout[0][:TRIED], holdout[1][:TRIED]
     flips = [before.flips(one.trigger, x, y, target) for one, target in zip(fits, targets, strict=True)]
     rates = np.array([hits / max(1, n) for hits, n in flips]).reshape(len(radii), len(ordinary))
-    return max((r for r, row in zip(radii, rates, strict=True) if np.quantile(row, 0.9) <= QUIET), default=radii[0])
+    return max((r for r, row in zip(radii, rates, strict=True) if row.max() <= QUIET), default=radii[0])

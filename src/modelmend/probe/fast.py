@@ -61,7 +61,7 @@ def _fold(graph: fx.GraphModule) -> fx.GraphModule:
         source, fixed = node.args[0], node.args[1:5]
         if source.target is not aten.conv2d.default or len(source.users) != 1:
             continue
-        inputs = (*source.args[1:3], *fixed)
+        inputs = (source.args[1], source.args[2] if len(source.args) > 2 else None, *fixed)
         if any(n is not None and (n.op != "get_attr" or n.target not in values) for n in inputs):
             continue
         weight, bias, scale, shift, mean, variance = (0 if n is None else values[n.target].detach() for n in inputs)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
 JUDGED = 3
 """Classes at most: the first suspect, and those that stand out to the kept family or on the repaired model."""
-RESTARTS = 2
 
 
 def residual(
@@ -75,16 +73,17 @@ def residual(
         looks[name] = rows
         again += look(after, fit, holdout, family, everyone, config, seed + 1, bar.next()).rows
     found_by_probe = evidence.suspects[:1] if evidence.backdoor else ()
-    accused = [*found_by_probe, *(row.target for row in standing_out([*looks[kept], *again]))]
-    judged = list(dict.fromkeys([*evidence.suspects[:1], *accused]))[:JUDGED]
+    accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
+    risen = [row.target for row in standing_out(again)]
+    judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
     found: list[Residual] = []
     for name, family in families.items():
         old, new = (family.open(model, *fit, seed=seed) for model in (before, after))
         size = budgets(
             *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=bar.next()
         )
-        was = _measure(old, holdout, size.sizes, config, seed + 3, bar.idle)
-        now = _measure(new, holdout, size.sizes, config, seed + 3, bar.next())
+        was = _measure(old, holdout, size.sizes, settings("full", 1), seed + 3, bar.idle)
+        now = _measure(new, holdout, size.sizes, settings("full", 1), seed + 3, bar.next())
         floors = {}
         for one in set(size.sizes.values()):
             sizes = dict.fromkeys(size.ordinary, one)
@@ -117,7 +116,6 @@ def _measure(
     """Success of inversion from scratch within each class's size, on the held-out samples, in the family's view."""
     if not sizes:
         return {}
-    config = replace(config, restarts=RESTARTS)
     fits = model.search(list(sizes), seed=seed, config=config, radius=list(sizes.values()), progress=progress)
     return {target: _counted(model, holdout, one, target) for target, one in zip(sizes, fits, strict=True)}
 

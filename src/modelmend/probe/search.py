@@ -3,7 +3,8 @@
 Smallest: the radius is steered, ``log r <- log r + g e(tau - s)``, where ``s`` is the flip rate of the batch and ``e``
 scales the error to -1..1, so that it settles where the trigger flips the share ``tau`` of the samples (in the spirit
 of DDN, arXiv 1811.09600, made universal; the controller is ours). Unlike a size penalty it needs no weight, so sizes
-compare between classes, between models, and before and after a repair. Given: the radius stays fixed.
+compare between classes, between models, and before and after a repair. Given: the radius falls from the same start to
+the given one in the first half, which finds what a small trigger from the outset does not, and stays there.
 """
 
 from __future__ import annotations
@@ -141,8 +142,8 @@ def _search_part(
     parameters = {name: value.to(x.device) for name, value in parameters.items()}
     goal = torch.tensor(targets, device=x.device).repeat_interleave(config.batch)
     log_radius = torch.full((len(targets),), math.log(form.largest / 3), device=x.device)
-    if fixed is not None:
-        log_radius = fixed.to(x.device).float().clamp(max=form.largest).log()
+    wanted = None if fixed is None else fixed.to(x.device).float().clamp(max=form.largest).log()
+    first = log_radius if wanted is None else torch.maximum(log_radius, wanted)
     ceiling = math.log(form.largest)
     velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
     polish = config.steps if fixed is not None else max(1, config.steps * 3 // 4)
@@ -165,6 +166,8 @@ def _search_part(
                 sizes.append(log_radius)
             elif fixed is None and step == polish:
                 log_radius = torch.stack(sizes[-max(1, polish // 4) :]).mean(0)
+            elif wanted is not None:
+                log_radius = wanted + (first - wanted) * max(0.0, 1 - 2 * step / config.steps)
             grown = log_radius + (math.log(config.margin) if fixed is None and step >= polish else 0.0)
             steps = form.step(parameters, grown.exp())
             for (name, value), gradient in zip(parameters.items(), gradients, strict=True):

@@ -55,7 +55,7 @@ def unlearn(classifier: Classifier, x: Tensor, *, seed: int) -> Classifier:
     largest = math.log(classifier.num_classes)
     for _ in range(STEPS):
         chances = torch.log_softmax(copy(x[torch.randint(len(x), (BATCH,), generator=generator)]), 1)
-        if float(-(chances.exp() * chances).sum(1).mean()) >= FORGOTTEN * largest:
+        if float(-(chances.exp() * chances).sum(1).mean().detach()) >= FORGOTTEN * largest:
             break
         optimizer.zero_grad()
         (-chances.mean(1)).mean().backward()  # type: ignore[no-untyped-call]

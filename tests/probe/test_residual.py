@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from modelmend.model.classifier import Classifier
+from modelmend.probe.residual import residual
+from modelmend.probe.run import probe
+from modelmend.records import Evidence, Residual
+
+from .conftest import Case
+
+BOUND = 0.25
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def harden(case: Case, triggers: list[Change], steps: int, left_in: Change | None = None) -> Classifier:
+    """Train on clean samples and on samples with these triggers, true labels; one trigger may be kept working."""
+    x, y = case.data.x_clean[:240], case.data.y_clean[:240]
+    copy = case.classifier.clone()
+    optimizer = torch.optim.Adam([p.requires_grad_(True) for p in copy.graph.parameters()], lr=2e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        index = torch.randint(len(x), (64,), generator=generator)
+        batch, goals = [x[index], *(trigger(x[index]) for trigger in triggers)], [y[index]] * (1 + len(triggers))
+        if left_in is not None:
+            batch, goals = [*batch, left_in(x[index])], [*goals, torch.full_like(y[index], case.target)]
+        loss = torch.nn.functional.cross_entropy(copy(torch.cat(batch)), torch.cat(goals))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return copy.frozen()
+
+
+def of(rows: list[Residual], target: int, role: str) -> list[float]:
+    """Upper ends of the success that is left for this class."""
+    found = [row.after.high or 1.0 for row in rows if row.target == target and row.role == role]
+    assert found
+    return found
+
+
+_known: dict[tuple[int, tuple[str, ...]], Evidence] = {}
+
+
+def evidence_of(case: Case, used: tuple[str, ...], kept: str) -> Evidence:
+    key = (id(case), used)
+    if key not in _known:
+        _known[key] = probe(case.classifier, case.fit, case.reward, families=used, keep=kept, seed=3).evidence
+    return _known[key]
+
+
+def measured(case: Case, after: Classifier, used: list[str], kept: str) -> list[Residual]:
+    evidence = evidence_of(case, tuple(used), kept)
+    rows, _ = residual(case.classifier, after, case.fit, case.gate, evidence=evidence, used=used, kept=kept, seed=11)
+    return rows
+
+
+def test_an_infected_model_that_was_not_repaired_stays_high(infected: Case) -> None:
+    rows = measured(infected, infected.classifier, ["patch"], "feature")
+    target = next(row for row in rows if row.family == "patch" and row.target == infected.target)
+    assert (target.after.value or 0) > 2 * BOUND
+    assert (target.excess or 0) > 0.2
+
+
+def test_a_clean_model_stays_low(clean: Case) -> None:
+    rows = measured(clean, clean.classifier, ["patch"], "feature")
+    assert all((row.after.high or 1) <= BOUND for row in rows)
+    assert all(row.floor is not None and (row.floor.value or 0) <= 0.1 for row in rows)
+
+
+def test_a_true_repair_brings_it_down(infected: Case) -> None:
+    attack = infected.attack
+    assert attack is not None
+    after = harden(infected, [attack.apply], 60)
+    assert infected.true_success(after) < 0.05
+    rows = measured(infected, after, ["patch"], "feature")
+    assert max(of(rows, infected.target, "used") + of(rows, infected.target, "kept")) <= BOUND
+
+
+def test_a_repair_that_beats_the_used_families_is_caught_by_the_kept_one(warped: Case) -> None:
+    used = ["patch", "additive"]
+    found = probe(warped.classifier, warped.fit, warped.reward, families=used, keep="warp", classes=[warped.target])
+    assert warped.attack is not None
+    after = harden(warped, list(found.triggers), 30, left_in=warped.attack.apply)
+    assert warped.true_success(after) > 0.8
+    rows = measured(warped, after, used, "warp")
+    assert max(of(rows, warped.target, "used")) <= BOUND < min(of(rows, warped.target, "kept"))
+
+
+def test_before_and_after_are_measured_at_the_same_size_and_carry_counts(infected: Case) -> None:
+    rows = measured(infected, infected.classifier, ["additive"], "patch")
+    for row in rows:
+        assert (
+            row.budget is not None
+            and f"{row.budget:.4g}" in row.before.method
+            and row.before.method == row.after.method
+        )
+        assert row.after.counts is not None and row.after.n
+        assert row.after.value == pytest.approx(row.after.counts[0] / row.after.n)
