@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from modelmend.progress import Progress, silent
 from modelmend.redteam.train import Infected, Recipe, train
 
-TRAIN, CLEAN = 1000, 600
+TRAIN, CLEAN = 900, 720
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class DigitsSplit:
     """1,797 digits in three disjoint parts; images ``(N, 1, 8, 8)`` in 0..1.
 
     Attributes:
-        x_train: 1,000 images that the attacker trains on.
+        x_train: 900 images that the attacker trains on.
         y_train: Their classes.
-        x_clean: 600 images that the defender has.
+        x_clean: 720 images that the defender has.
         y_clean: Their classes.
-        x_test: 197 images for the final measurement.
+        x_test: 177 images for the final measurement.
         y_test: Their classes.
     """
 
