@@ -15,7 +15,7 @@ def case():
     return read_cases("smoke", None, None)[0]
 
 
-def run(case, out, names=("none", "clp"), seeds=(0,), budget=600):
+def run(case, out, names=("none", "clp"), seeds=(0,), budget=720):
     return efficacy.run([case], names, seeds, budget=budget, effort=0.01, out=out, progress=silent)
 
 
@@ -38,7 +38,7 @@ def test_fresh_runs_finished_cells_again(case, tmp_path, monkeypatch):
     ran = []
     original = efficacy.run_cell
     monkeypatch.setattr(efficacy, "run_cell", lambda *a, **k: ran.append(1) or original(*a, **k))
-    efficacy.run([case], ["none"], [0], budget=600, effort=0.01, out=tmp_path, progress=silent, fresh=True)
+    efficacy.run([case], ["none"], [0], budget=720, effort=0.01, out=tmp_path, progress=silent, fresh=True)
     assert ran == [1]
 
 

@@ -43,9 +43,9 @@ def test_clean_model_has_no_trigger_to_wake(reference):
 def test_cells_and_table_show_it_on_request(case, reference, tmp_path):
     references = {("digits", "cnn_small"): reference}
     (cell,) = efficacy.run(
-        [case], ["none"], [0], budget=600, effort=0.01, out=tmp_path, progress=silent, references=references
+        [case], ["none"], [0], budget=720, effort=0.01, out=tmp_path, progress=silent, references=references
     )
     assert cell["reactivation"]["retuned_excess"] == pytest.approx(1, abs=0.15)
     assert "Re-activation" in efficacy.markdown([cell], {})
-    (plain,) = efficacy.run([case], ["none"], [0], budget=600, effort=0.01, out=tmp_path, progress=silent)
+    (plain,) = efficacy.run([case], ["none"], [0], budget=720, effort=0.01, out=tmp_path, progress=silent)
     assert plain["reactivation"] is None

@@ -63,7 +63,7 @@ def test_training_leaves_the_global_random_state_alone():
 
 def test_digits_parts_are_disjoint_and_complete():
     split = digits_split(3)
-    assert [len(split.y_train), len(split.y_clean), len(split.y_test)] == [1000, 600, 197]
+    assert [len(split.y_train), len(split.y_clean), len(split.y_test)] == [900, 720, 177]
     rows = torch.cat([split.x_train, split.x_clean, split.x_test]).flatten(1)
     assert len(torch.unique(rows, dim=0)) == 1797
     assert not torch.equal(digits_split(4).y_train, split.y_train)
