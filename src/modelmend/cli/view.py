@@ -33,7 +33,7 @@ class StageView:
     """
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self.console = Console(file=console.file)  # bound now: the local runner redirects sys.stdout to its log
         self.seconds: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()
@@ -43,8 +43,8 @@ class StageView:
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
+            console=self.console,
+            disable=not self.console.is_terminal,
         )
 
     def __enter__(self) -> StageView:
