@@ -2,8 +2,8 @@
 
     R(m) = sum over pairs p of  w_p [s_p(1) - s_p(m)]  -  penalty(d(m), d_T(m))  -  price * groups cut
 
-A *pair* is a trigger family and the class it leads to. Its weight falls with the square of its trigger's size against the
-smallest of the family, since a class that needs a far larger change than another one is hardly the attacker's; the weights
+A *pair* is a trigger family and the class it leads to. Its weight falls with the fourth power of its trigger's size against
+the smallest of the family, since a class that needs a far larger change than another one is hardly the attacker's; the weights
 sum to one and every family has the same share. Every generation of candidate triggers of that pair (those found
 on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of the most successful
 one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the triggers' own classes. All
@@ -129,6 +129,14 @@ class MaskJudge:
         """Weighted fall in success ``(M,)`` of ``(M, P)``, against the uncut network."""
         return (self.before - success) @ self.weight
 
+    def class_fall(self, success: Tensor) -> Tensor:
+        """The largest weighted fall ``(M,)`` that any one class saw: natural triggers of others do not hide it."""
+        falls = []
+        for target in {p[1] for p in self.pairs}:
+            mine = torch.tensor([p[1] == target for p in self.pairs])
+            falls.append((self.before - success)[:, mine] @ (self.weight[mine] / self.weight[mine].sum()))
+        return torch.stack(falls).amax(0) if falls else success.new_zeros(len(success))
+
     def resampled(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
         """The same on drawn samples: column i of ``hits`` and ``chance`` is sample ``rows[i]``."""
         return self._success(hits, chance, self._kind[rows])
@@ -190,7 +198,7 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
 
 @torch.no_grad()
 def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
-    """Weight of each pair ``(P,)``, summing to one: inverse square of the size of its first trigger (ours).
+    """Weight of each pair ``(P,)``, summing to one: inverse fourth power of its first trigger's size (ours).
 
     Args:
         triggers: First generation first.
@@ -201,7 +209,7 @@ def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], 
     for t in triggers:
         pair = t.family, -1 if t.target is None else t.target
         if pair not in first:
-            first[pair] = max(float((t(x) - x).square().mean()), 1e-12)
+            first[pair] = max(float((t(x) - x).square().mean()) ** 2, 1e-20)
     weight = torch.tensor([1 / first[p] for p in pairs])
     families = [p[0] for p in pairs]
     for family in set(families):

@@ -26,7 +26,7 @@ from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, ran
 from modelmend.pruning.judge import Labelled, MaskJudge
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
-from modelmend.pruning.refresh import Reprobe, held_to_size
+from modelmend.pruning.refresh import Reprobe, growth, held_to_size
 from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, RuleResult, try_rules
 from modelmend.records import Record
@@ -55,10 +55,13 @@ class PruningConfig(Record):
     """At most this share of a layer is cut."""
     refreshes: int = 2
     """How often the pruned network is probed again, the triggers found there joining the reward."""
-    settled: float = 0.15
+    settled: float = 0.25
     """No further round when fresh triggers succeed less than this on the best mask."""
-    least_fall: float = 0.4
-    """Cut nothing when the fall in probe success, fresh triggers included, is less: then nothing was found to cut."""
+    least_fall: float = 0.25
+    """Cut nothing when no class's probe success, fresh triggers included, falls by this much ..."""
+    least_growth: float = 1.5
+    """... or when no class's smallest trigger became larger by this factor. Cutting what carries a class's own evidence
+    makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""
     candidates: int = 12
     """Best masks among which the select split decides."""
     rules: tuple[str, ...] | None = None
@@ -195,6 +198,12 @@ def prune(
     chosen, rows = choose(classifier, groups, state, select, known, config)
     log += rows
     pruned = cut_clone(classifier, groups, chosen.cut)
+    if chosen.cut and reprobe is not None:
+        progress("verifying the cuts", 0, 1)
+        sizes = growth(reprobe(classifier.clone(), seed + 201), reprobe(pruned, seed + 201), fit[0])
+        log.append({"event": "verified", "cut": list(chosen.cut), "growth": {str(k): v for k, v in sizes.items()}})
+        if max(sizes.values(), default=0.0) < config.least_growth:
+            chosen, pruned = uncut(state), classifier.clone()
     log.append(_row("chosen", chosen))
     evidence = Evidence(
         groups, state.context.attributes, state.graph, state.policy, state.judge, state.archive, chosen, config.max_cuts
@@ -311,15 +320,14 @@ def choose(
         The choice and one log row a candidate.
     """
     candidates = state.archive.best(config.candidates)
-    uncut = Candidate((), 0.0, tuple(state.judge.before.tolist()), 0.0, True)
-    candidates = [c for c in candidates if c.cut] + [uncut]
+    candidates = [*(c for c in candidates if c.cut), uncut(state)]
     judge = MaskJudge(
         classifier, groups, select, select, triggers, config.reward.model_copy(update={"race_margin": 0.0})
     )
     outcome = judge(~_as_cuts([c.cut for c in candidates], len(groups)))
     rows, scores = [], []
     for i, candidate in enumerate(candidates):
-        fall = float(state.judge.fall(torch.tensor([candidate.success])))
+        fall = float(state.judge.class_fall(torch.tensor([candidate.success])))
         score = (candidate.reward + float(outcome.reward[i])) / 2
         if candidate.cut and fall < config.least_fall:
             score = -1.0
@@ -334,6 +342,11 @@ def choose(
             }
         )
     return candidates[int(torch.tensor(scores).argmax())], rows
+
+
+def uncut(state: Round) -> Candidate:
+    """The mask that cuts nothing."""
+    return Candidate((), 0.0, tuple(state.judge.before.tolist()), 0.0, True)
 
 
 def cut_clone(classifier: Classifier, groups: Sequence[Group], cut: Sequence[int]) -> Classifier:

@@ -1,4 +1,4 @@
-"""Fresh triggers for a half-pruned network, held to the size of those that were found first.
+"""Fresh triggers for a pruned network: held to the size of those found first, or compared with them in size.
 
 A family that looks for the *smallest* trigger always finds some: on a repaired network it is merely larger. What counts is
 whether an equally small one still works. So a fresh trigger is faded until it changes the samples no more than the first
@@ -7,6 +7,7 @@ generation of its family did: ``x' = x + min(1, c0 / c) (t(x) - x)``, with ``c``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 Reprobe = Callable[["Classifier", int], Sequence["Trigger"]]
 """``reprobe(pruned, seed)``: candidate triggers found from scratch on a pruned network, by the reward's families only."""
-
-SLACK = 1.1
-"""A fresh trigger may be larger than the first generation by this factor."""
-
 
 @dataclass(frozen=True)
 class Faded:
@@ -73,7 +70,24 @@ def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) 
     for trigger in fresh:
         if (trigger.family, trigger.target) not in sizes:
             continue
-        largest = SLACK * sizes[trigger.family, trigger.target]
+        largest = sizes[trigger.family, trigger.target]
         size = change(trigger, x)
         held.append(trigger if size <= largest else Faded(trigger, largest / size))
     return held
+
+
+def growth(before: Sequence[Trigger], after: Sequence[Trigger], x: Tensor) -> dict[int, float]:
+    """How many times larger a class's smallest triggers became: geometric mean over the families, by class.
+
+    Args:
+        before: Triggers found on the suspect.
+        after: Triggers found in the same way on the pruned network.
+        x: Samples on which sizes are compared.
+    """
+    first = {(t.family, t.target): change(t, x) for t in before}
+    logs: dict[int, list[float]] = {}
+    for t in after:
+        if t.target is not None and first.get((t.family, t.target), 0.0) > 0:
+            ratio = max(change(t, x), 1e-9) / first[t.family, t.target]
+            logs.setdefault(t.target, []).append(math.log(ratio))
+    return {target: math.exp(sum(values) / len(values)) for target, values in sorted(logs.items())}
