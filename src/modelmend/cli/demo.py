@@ -23,7 +23,7 @@ IMPOSSIBLE = """\
 name: demo-impossible
 accuracy:
   max_drop: 0.0
-  max_drop_upper: 0.0
+  max_drop_upper: 0.001
 """
 
 

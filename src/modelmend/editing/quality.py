@@ -52,12 +52,12 @@ class Quality:
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``mean success + (1 - robust) / 4 + drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
+        ``mean success + (1 - robust) / 4 + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
         accuracy against ``before``, at least 0. The mean and not the worst: among fresh triggers there often is one
         that no honest classifier of this size withstands, and it must not hide what happens to the others.
         """
         drop = max(0.0, before.accuracy - self.accuracy)
-        return self.mean + (1 - self.robust) / 4 + drop + _STEEP * max(0.0, drop - BUDGET)
+        return self.mean + (1 - self.robust) / 4 + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
 
     def log(self) -> dict[str, Any]:
         """JSON-ready figures."""
