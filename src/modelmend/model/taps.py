@@ -10,9 +10,6 @@ from modelmend.errors import InputError
 from modelmend.model.propagate import base_name
 from modelmend.model.shapes import Spec
 
-_CACHE = 1 << 19
-"""Bytes reduced at a time on a CPU: the second pass over them finds them in its cache."""
-
 
 class Moments:
     """Mean and variance of columns over a stream, merged batch by batch (Chan, Golub, LeVeque 1979), in float64."""
@@ -87,11 +84,9 @@ class Tap:
         rows = self.grid(value, n)
         if rows.dim() == 2:
             self.mean = self.peak = rows
-        elif rows.is_contiguous() and rows.device.type == "cpu":
+        elif rows.is_contiguous():
             flat = rows.flatten(2)
-            step = max(1, _CACHE // max(flat[0].numel() * flat.element_size(), 1))
-            parts = [(part.mean(2), part.amax(2)) for part in torch.split(flat, step)]
-            self.mean, self.peak = (torch.cat(columns) for columns in zip(*parts, strict=True))
+            self.mean, self.peak = flat.mean(2), flat.amax(2)
         else:
             self.mean, self.peak = _reduced(rows)
         if self.full is not None:
