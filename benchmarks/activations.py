@@ -40,7 +40,7 @@ def measure(name: str, samples: int, device: str, rounds: int) -> dict[str, floa
 
     def bare() -> None:
         with torch.no_grad():
-            for part in torch.split(x, BATCH):  # type: ignore[no-untyped-call]
+            for part in torch.split(x, BATCH):
                 classifier(part)
         if device != "cpu":
             torch.cuda.synchronize()
