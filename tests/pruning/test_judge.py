@@ -56,7 +56,7 @@ def test_success_is_that_of_the_network_with_zeroed_weights(infected) -> None:  
 def test_accuracy_past_the_budget_is_steep() -> None:
     config = RewardConfig()
     inside, outside = penalty(torch.tensor([0.015, 0.035]), torch.zeros(2), config).tolist()
-    assert inside < 0.02 and outside > 0.3
+    assert inside < 0.02 and outside > 0.6
     spared, harmed = penalty(torch.zeros(2), torch.tensor([0.05, 0.15]), config).tolist()
     assert spared == 0 and harmed > 0.3
 

@@ -1,4 +1,4 @@
-"""A planted search problem with a known answer: the rule points at decoys, the backdoor sits in linked, plainer groups."""
+"""A planted search with a known answer: the rule points at decoys, the backdoor sits in linked, plainer groups."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the agent sees of each group: two dozen figures, comparable between networks.
 
-Every column but the depth is standardised over the groups of the same layer (mean 0, deviation 1, at most 4 away), so that
-a policy learned on one network reads the attributes of another of different width, depth and scale.
+Every column but the depth is standardised over the groups of the same layer (mean 0, deviation 1, at most 4 away), so
+that a policy learned on one network reads the attributes of another of different width, depth and scale.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def measure(
     trigger_gradient = torch.stack([r[3] for r in runs]).mean(0) if runs else torch.zeros(count)
     contrast = (triggered - clean_mean).mean(1)
     spread = clean_mean.std(0)
-    per_class = torch.stack([clean_mean[y == c].mean(0) for c in y.unique()])
+    per_class = torch.stack([clean_mean[y == c].mean(0) for c in torch.unique(y)])
     suspects = sorted({t.target for t in triggers if t.target is not None})
     suspect = clean_mean[torch.isin(y, torch.tensor(suspects))] if suspects else clean_mean[:0]
     response = suspect.mean(0) - clean_mean.mean(0) if len(suspect) else torch.zeros(count)
@@ -134,7 +134,7 @@ def measure(
 def standardise(raw: Tensor, layer: Tensor) -> Tensor:
     """Mean 0 and deviation 1 over each layer's groups, clipped to -4..4; depth and width (the last two) over none."""
     x = raw.clone()
-    for number in layer.unique():
+    for number in torch.unique(layer):
         mine = layer == number
         block = raw[mine]
         deviation = block.std(0, correction=0)

@@ -26,7 +26,8 @@ class Connections:
         norm_in: L1 norm of the weights that make each group, ``(G,)``.
         norm_out: L1 norm of the weights that read it.
         lipschitz: Largest channel Lipschitz bound of its filters: spectral norm of the filter as a matrix
-            ``inputs x kernel`` times ``|scale / sqrt(var + eps)|`` of the batch norm behind it (CLP, Zheng et al. 2022).
+            ``inputs x kernel`` times ``|scale / sqrt(var + eps)|`` of the batch norm behind it (CLP, Zheng et al.
+            2022).
         norms: Batch-norm scale, shift, running mean and running standard deviation, averaged over its channels,
             ``(G, 4)``; 1, 0, 0, 1 without batch norm.
     """
@@ -65,7 +66,7 @@ def connections(graph: GraphModule, groups: Sequence[Group]) -> Connections:
             filters = weight.transpose(0, made[0])
             bound = torch.linalg.matrix_norm(filters.reshape(len(filters), filters.shape[1], -1), 2)
             lipschitz = torch.maximum(lipschitz, _largest(bound, made[1], count))
-            for number in layer[made[1][made[1] >= 0]].unique().tolist():
+            for number in sorted(set(layer[made[1][made[1] >= 0]].tolist())):
                 parts.setdefault(number, []).append(rows[layer == number])
             if read is not None and strength.shape[1] == len(read[1]):
                 flow += _sum_rows(rows.T, read[1], count)

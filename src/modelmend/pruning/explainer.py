@@ -1,9 +1,10 @@
-"""Which attributes and which edges make the agent want a group: PyG's explainer framework on the policy's keep-or-cut head.
+"""Which attributes and which edges make the agent want a group: PyG's explainer framework on the policy's head.
 
 The head is read as a binary classification of one group: *cut* when its log-odds are nearer to where they are than to
-those of the average group. Attribution is gradient times input (one backward pass, deterministic); the explanation keeps
-only its largest parts. Fidelity asks whether these parts alone leave the answer (``fid-`` small) and whether the answer
-falls without them (``fid+`` large); PyG's characterization score is the harmonic mean of ``fid+`` and ``1 - fid-``.
+those of the average group. Attribution is gradient times input (one backward pass, deterministic); the explanation
+keeps only its largest parts. Fidelity asks whether these parts alone leave the answer (``fid-`` small) and whether
+the answer falls without them (``fid+`` large); PyG's characterization score is the harmonic mean of ``fid+`` and ``1
+- fid-``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evidence for every cut that a person can check, the agent's path, and how much of the removal the evidence covers.
 
-Explainability score = harmonic mean of (a) PyG's characterization score of the agent's answers and (b) the share of the
-fall in probe success that the *listed* groups, cut alone, account for. Its interval resamples cuts for (a) and triggered
-samples for (b). Beside it stands the score when as many random groups are listed in their place.
+Explainability score = harmonic mean of (a) PyG's characterization score of the agent's answers and (b) the share of
+the fall in probe success that the *listed* groups, cut alone, account for. Its interval resamples cuts for (a) and
+triggered samples for (b). Beside it stands the score when as many random groups are listed in their place.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def agent_path(evidence: Evidence) -> list[dict[str, Any]]:
     """
     env = CutEnvironment(evidence.graph, evidence.archive, limit=evidence.limit, hopeless=2.0)
     state = env.reset(1)
-    left, path = set(evidence.chosen.cut), []
+    left = set(evidence.chosen.cut)
+    path: list[dict[str, Any]] = []
     while left:
         logits, _ = evidence.policy(evidence.graph, state)
         log_probs = masked_log_probs(logits, env.legal())[0]
@@ -164,7 +165,7 @@ def explainability(
 
 
 def _shares(success: Tensor) -> tuple[float, float]:
-    """Share of the whole fall that the listed set gives alone, and that random sets give; rows: all, listed, random.., uncut."""
+    """Share of the whole fall that the listed set and that random sets give; rows: all, listed, random sets, uncut."""
     fall = success[-1] - success[:-1]
     whole = fall[0].clamp_min(1e-6)
     share = (fall[1:] / whole).clamp(0, 1)

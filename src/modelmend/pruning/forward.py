@@ -1,9 +1,10 @@
 """Many masks, one network: a forward pass that computes whatever masks have in common only once.
 
 Order the network at the places where groups are read (*stops*); between two stops lies a *segment*. What a segment
-computes depends only on which groups are cut at the stops before it. So its result is kept under that pattern, and every
-later mask that begins the same way starts from there: masks walk down a prefix tree of the network. The branch that has cut
-nothing is computed once, at the beginning; the others are kept while memory lasts, the least recently used leave first.
+computes depends only on which groups are cut at the stops before it. So its result is kept under that pattern, and
+every later mask that begins the same way starts from there: masks walk down a prefix tree of the network. The branch
+that has cut nothing is computed once, at the beginning; the others are kept while memory lasts, the least recently
+used leave first.
 
 Nothing is approximated: the logits are those of the network with the groups' weights set to zero, up to rounding (an
 eval-mode batch norm is folded into the convolution before it).
@@ -227,7 +228,7 @@ def _segments(graph: GraphModule, groups: Sequence[Group], probe: Tensor) -> lis
             segments.append(Segment(operations[start:end], live=live))
         else:
             dim, channels = stops[stop]
-            used = channels[channels >= 0].unique()
+            used = torch.unique(channels[channels >= 0])
             segments.append(Segment(operations[start:end], stop, dim, channels, used, live))
         start = end
     work = [sum(_work(op, shapes) for op in s.operations) for s in segments]
@@ -263,7 +264,7 @@ def _work(op: Operation, shapes: dict[Node, torch.Size]) -> float:
 def _operations(
     graph: GraphModule, probe: Tensor, stops: set[str]
 ) -> tuple[list[Operation], set[Node], dict[Node, torch.Size], Node]:
-    """The graph as operations with constants resolved and batch norms folded, plus scalar nodes, shapes, output node."""
+    """Operations with constants resolved and batch norms folded; scalar nodes; shapes; the output node."""
     constants: dict[Node, Any] = {}
     scalars: set[Node] = set()
     shapes: dict[Node, torch.Size] = {}
@@ -298,7 +299,7 @@ def _operations(
 
 
 def _folded(operations: list[Operation], stops: set[str]) -> list[Operation]:
-    """Fold eval-mode batch norm into the convolution whose only reader it is: ``W' = W g / s``, ``b' = (b - m) g / s + beta``."""
+    """Fold eval-mode batch norm into the convolution that it alone reads: ``W' = W g / s``, ``b' = (b - m) g / s + beta``."""
     by_node = {op.node: op for op in operations}
     drop: set[Node] = set()
     replaced: dict[Node, Operation] = {}

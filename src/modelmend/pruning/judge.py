@@ -2,13 +2,14 @@
 
     R(m) = sum over pairs p of  w_p [s_p(1) - s_p(m)]  -  penalty(d(m), d_T(m))  -  price * groups cut
 
-A *pair* is a trigger family and the class it leads to. Its weight falls with the fourth power of its trigger's size against
-the smallest of the family, since a class that needs a far larger change than another one is hardly the attacker's; the weights
-sum to one and every family has the same share. Every generation of candidate triggers of that pair (those found
-on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of the most successful
-one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the triggers' own classes. All
-rates are averages of the share of samples (what counts in the end) and of the mean probability (what a few samples can
-resolve). Right on a clean sample is partly its label, partly whatever the suspect itself thinks likely.
+A *pair* is a trigger family and the class it leads to. Its weight falls with the fourth power of its trigger's size
+against the smallest of the family, since a class that needs a far larger change than another one is hardly the
+attacker's; the weights sum to one and every family has the same share. Every generation of candidate triggers of that
+pair (those found on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of
+the most successful one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the
+triggers' own classes. All rates are averages of the share of samples (what counts in the end) and of the mean
+probability (what a few samples can resolve). Right on a clean sample is partly its label, partly whatever the suspect
+itself thinks likely.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class MaskJudge:
         chunk = chunk or (64 if x[0].numel() > 256 else 256)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self._kind, self._pair = kind[order], pair
-        self.forward = MaskedForward(classifier, groups, x[order], chunk=chunk)
+        self.x = x[order]
+        self.forward = MaskedForward(classifier, groups, self.x, chunk=chunk)
         uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
         self._wanted = _wanted(label[order], self._kind == 0, uncut.softmax(1), config.labels)
         self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))
@@ -92,10 +94,19 @@ class MaskJudge:
                 hits[racing, rows], chance[racing, rows] = self._rates(self.forward.logits(keep[racing], i), rows)
         whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
+        return self._outcome(hits, chance, (~keep).sum(1).cpu(), whole)
+
+    def outcome_of(self, logits: Tensor, keep: Tensor) -> Outcome:
+        """Outcome of masks ``(M, G)`` from logits ``(M, samples, classes)`` made elsewhere, samples as in ``x``."""
+        hits, chance = self._rates(logits, slice(0, self.samples))
+        return self._outcome(hits, chance, (~keep).sum(1).cpu(), torch.ones(len(keep), dtype=torch.bool))
+
+    def _outcome(self, hits: Tensor, chance: Tensor, cuts: Tensor, whole: Tensor) -> Outcome:
+        """The reward's formula."""
         success, (drop, error) = self.success(hits, chance), self.drop(hits, chance)
-        price = penalty(drop + self.config.caution * error, self.class_drop(hits, chance), self.config)
-        reward = self.fall(success) - price - self.config.price * (~keep).sum(1).cpu()
-        return Outcome(reward.clamp(-1, 1), success, drop, whole)
+        cautious = drop + self.config.caution * error
+        price = penalty(cautious, self.class_drop(hits, chance), self.config) + self.config.price * cuts
+        return Outcome((self.fall(success) - price).clamp(-1, 1), success, drop, whole)
 
     def rows(self, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Hit or not and its probability, of each mask and sample ``(M, samples)``, without racing."""
@@ -108,7 +119,7 @@ class MaskJudge:
         return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
 
     def _rates(self, logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """How much the answer, and how much the mean over the probabilities, is what was wanted; each ``(M, n)``, 0..1."""
+        """How much of what was wanted the answer, and the probabilities on average, gives; each ``(M, n)``."""
         wanted = self._wanted[rows].to(logits.device)
         hits = wanted.expand(len(logits), -1, -1).gather(2, logits.argmax(2, keepdim=True)).squeeze(2)
         return hits.cpu(), (logits.softmax(2) * wanted).sum(2).cpu()
@@ -149,7 +160,7 @@ class MaskJudge:
         return torch.stack([stacked[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
 
     def drop(self, hits: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-        """Fall in clean accuracy on the rows that were judged, against the uncut network; and its standard error, ``(M,)``."""
+        """Fall in clean accuracy against the uncut network, on what was judged, and its standard error; ``(M,)``."""
         rows = (self._kind[: hits.shape[1]] == 0).nonzero().flatten()
         loss = self._loss(hits, chance)[:, rows]
         judged = ~chance[:, rows].isnan()
@@ -221,7 +232,7 @@ def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], 
 def _rows(
     clean: Labelled, held: Labelled, triggers: Sequence[Trigger], pairs: list[tuple[str, int]], each: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All samples to run: inputs, wanted class (``-y - 1``: any class but y), kind (0 clean, i+1 trigger i), pair of each trigger."""
+    """Inputs, wanted class (``-y - 1``: any but y), kind (0 clean, i + 1 trigger i); and the pair of each trigger."""
     x, y = held
     inputs, labels, kinds = [clean[0]], [clean[1]], [torch.zeros(len(clean[1]), dtype=torch.long)]
     for i, trigger in enumerate(triggers):

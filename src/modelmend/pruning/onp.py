@@ -26,6 +26,7 @@ from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, ran
 from modelmend.pruning.judge import Labelled, MaskJudge
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
+from modelmend.pruning.pretrain import load_policy
 from modelmend.pruning.refresh import Reprobe, growth, held_to_size
 from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, RuleResult, try_rules
@@ -64,6 +65,8 @@ class PruningConfig(Record):
     makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""
     candidates: int = 12
     """Best masks among which the select split decides."""
+    pretrained: bool = False
+    """Start from the shipped policy, not from an untrained one; ``policy`` is then not read."""
     rules: tuple[str, ...] | None = None
     """Scorers to try; ``None``: all."""
     prior: bool = True
@@ -79,16 +82,12 @@ class PruneResult:
     """What pruning did.
 
     Attributes:
-        classifier: A clone with the cut groups' weights set to zero; the suspect itself when nothing was cut: still a clone.
-        cut: The groups that were cut, in the order of their index.
-        groups: All prunable groups.
-        candidate: The chosen mask with its figures on the reward split.
-        rules: How every rule did at its best threshold in the last round; best first.
-        log: One row an event, JSON without NaN.
-        explanation: Evidence card of every cut and the explainability score (see ``explanation``).
-        seconds: Wall time.
-        passes: Sample passes.
-        evidence: What the explanation was drawn from; ``picture.draw`` takes it. ``None`` when there was no search.
+        classifier: A clone with the cut groups' weights set to zero; the suspect itself when nothing was cut: still a
+        clone. cut: The groups that were cut, in the order of their index. groups: All prunable groups. candidate: The
+        chosen mask with its figures on the reward split. rules: How every rule did at its best threshold in the last
+        round; best first. log: One row an event, JSON without NaN. explanation: Evidence card of every cut and the
+        explainability score (see ``explanation``). seconds: Wall time. passes: Sample passes. evidence: What the
+        explanation was drawn from; ``picture.draw`` takes it. ``None`` when there was no search.
     """
 
     classifier: Classifier
@@ -266,7 +265,9 @@ def search_round(
         archive.judge(_as_cuts([c.cut for c in carried], len(groups)))
     prior = rank_prior(rules[0].score) if config.prior else torch.zeros(len(groups))
     graph = build_graph(attributes.x, prior, wiring, config.graph)
-    policy = new_policy(config.policy, seed)  # anew each round: an agent that has settled no longer looks around
+    policy = new_policy(
+        config.policy, seed, pretrained=config.pretrained
+    )  # anew each round: an agent that has settled no longer looks around
     env = CutEnvironment(graph, archive, limit=limit, layer_share=config.layer_share)
     log: list[dict[str, Any]] = [
         {
@@ -286,8 +287,10 @@ def search_round(
     return Round(judge, archive, context, graph, rules, policy, tidied, log)
 
 
-def new_policy(config: PolicyConfig, seed: int) -> NeuronPolicy:
-    """An untrained agent; same seed, same weights."""
+def new_policy(config: PolicyConfig, seed: int, *, pretrained: bool = False) -> NeuronPolicy:
+    """An agent at its start: the shipped policy, or an untrained one (same seed, same weights)."""
+    if pretrained:
+        return load_policy()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NeuronPolicy(len(NAMES), EDGE_FEATURES, config)

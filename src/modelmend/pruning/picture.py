@@ -37,7 +37,7 @@ def _graph(axes: Any, evidence: Evidence) -> None:
     graph, cut = evidence.graph, set(evidence.chosen.cut)
     x = graph.layer.float()
     y = torch.zeros(len(x))
-    for number in graph.layer.unique():
+    for number in torch.unique(graph.layer):
         mine = graph.layer == number
         y[mine] = torch.linspace(0, 1, int(mine.sum()))
     touched = [e for e, (a, b) in enumerate(graph.edge_index.T.tolist()) if a in cut and b in cut and a < b]
@@ -49,11 +49,15 @@ def _graph(axes: Any, evidence: Evidence) -> None:
     colour = ["#c0392b" if g in cut else "#7f8c8d" for g in range(len(x))]
     axes.scatter(x, y, s=size, c=colour, zorder=2)
     for card in cut:
-        axes.annotate(str(card), (float(x[card]), float(y[card])), xytext=(4, 0), textcoords="offset points", fontsize=7)
+        axes.annotate(
+            str(card), (float(x[card]), float(y[card])), xytext=(4, 0), textcoords="offset points", fontsize=7
+        )
     names = list(dict.fromkeys(g.layer for g in evidence.groups))
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
     axes.set_yticks([])
-    axes.set_title("groups by layer; size: probe contrast; red: cut; lines: similar (dotted) and flow edges between cuts")
+    axes.set_title(
+        "groups by layer; size: probe contrast; red: cut; lines: similar (dotted) and flow edges between cuts"
+    )
 
 
 def _path(axes: Any, path: list[dict[str, Any]]) -> None:

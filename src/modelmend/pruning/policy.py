@@ -1,8 +1,9 @@
-"""The agent's network: a graph neural network reads the neuron graph once, light heads then judge every state of the search.
+"""The agent's network: a graph neural network reads the neuron graph once, light heads judge each state of a search.
 
 The encoder (messages along similarity and flow edges) depends on the network under repair only, not on what has been
-cut so far; it runs once a gradient step. What the search has done enters the heads: a flag per group, how much of each
-group's neighbourhood is gone, and the summed embedding of what was cut. So a thousand states cost one pass over the graph.
+cut so far; it runs once a gradient step. What the search has done enters the heads: a flag per group, how much of
+each group's neighbourhood is gone, and the summed embedding of what was cut. So a thousand states cost one pass over
+the graph.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class NeuronPolicy(nn.Module):
         h = self.encode(x, edge_index, edge_attr)
         c = self.context(torch.cat([h.new_zeros(h.shape[1]), h.mean(0), h.new_zeros(len(CONTEXT))]))
         nodes = torch.cat([h, c.expand(len(h), -1), h.new_zeros(len(h), self.edge_types)], 1)
-        logits = self.actor(nodes).squeeze(1) + self.prior_weight * prior
+        logits: Tensor = self.actor(nodes).squeeze(1) + self.prior_weight * prior
         return logits - logits.mean()
 
 

@@ -1,8 +1,9 @@
 """Fresh triggers for a pruned network: held to the size of those found first, or compared with them in size.
 
-A family that looks for the *smallest* trigger always finds some: on a repaired network it is merely larger. What counts is
-whether an equally small one still works. So a fresh trigger is faded until it changes the samples no more than the first
-generation of its family did: ``x' = x + min(1, c0 / c) (t(x) - x)``, with ``c`` the root mean square change (ours).
+A family that looks for the *smallest* trigger always finds some: on a repaired network it is merely larger. What
+counts is whether an equally small one still works. So a fresh trigger is faded until it changes the samples no more
+than the first generation of its family did: ``x' = x + min(1, c0 / c) (t(x) - x)``, with ``c`` the root mean square
+change (ours).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from modelmend.probe.trigger import Trigger
 
 Reprobe = Callable[["Classifier", int], Sequence["Trigger"]]
-"""``reprobe(pruned, seed)``: candidate triggers found from scratch on a pruned network, by the reward's families only."""
+"""``reprobe(pruned, seed)``: triggers found from scratch on a pruned network, by the reward's families only."""
+
 
 @dataclass(frozen=True)
 class Faded:

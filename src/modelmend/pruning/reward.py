@@ -14,8 +14,8 @@ class RewardConfig(Record):
     """Clean-accuracy drop that a repair may cost."""
     slope: float = 1.0
     """Price of accuracy inside the budget."""
-    steepness: float = 15.0
-    """Price of accuracy past the budget: at 15, two points too many cost 0.3 of probe success."""
+    steepness: float = 30.0
+    """Price of accuracy past the budget: at 30, one point too many costs 0.3 of probe success."""
     price: float = 0.002
     """Price of one cut group."""
     race_margin: float = 3.0
@@ -33,10 +33,10 @@ class RewardConfig(Record):
     class_budget: float = 0.05
     """Fall in accuracy that the triggers' own classes may suffer."""
     class_steepness: float = 4.0
-    """Price past it. Cutting what a natural trigger excites costs its class; cutting what a backdoor excites does not."""
+    """Price past it. Cutting what a natural trigger excites costs its class; a backdoor's groups cost less."""
 
 
 def penalty(drop: Tensor, class_drop: Tensor, config: RewardConfig) -> Tensor:
-    """``slope max(0, d) + steepness max(0, d - budget) + class_steepness max(0, d_T - class_budget)``, each ``(M,)``."""
+    """``slope max(0, d) + steepness max(0, d - budget) + class_steepness max(0, d_T - class_budget)``."""
     over, over_class = (drop - config.budget).clamp_min(0), (class_drop - config.class_budget).clamp_min(0)
     return config.slope * drop.clamp_min(0) + config.steepness * over + config.class_steepness * over_class

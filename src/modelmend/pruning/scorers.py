@@ -43,7 +43,7 @@ def scorer(name: str) -> Callable[[Scorer], Scorer]:
 def within_layer(values: Tensor, layer: Tensor) -> Tensor:
     """Standardised over each layer: ``(v - mean) / deviation``."""
     out = torch.zeros_like(values)
-    for number in layer.unique():
+    for number in torch.unique(layer):
         mine = layer == number
         v = values[mine]
         out[mine] = (v - v.mean()) / v.std(correction=0).clamp_min(1e-8)
@@ -97,7 +97,8 @@ def prefixes(score: Tensor, layer: Tensor, limit: int, layer_share: float = 0.5)
     """The rule's masks: the 1, 2, ... ``limit`` highest scores, bool ``(limit, G)``; no layer loses over its share."""
     sizes = torch.bincount(layer)
     room = torch.minimum((sizes * layer_share).floor().clamp_min(1), sizes - 1).clamp_min(0)
-    rows, cut = [], torch.zeros(len(score), dtype=torch.bool)
+    rows: list[Tensor] = []
+    cut = torch.zeros(len(score), dtype=torch.bool)
     for group in score.argsort(descending=True, stable=True).tolist():
         if len(rows) == limit:
             break

@@ -1,0 +1,326 @@
+"""Which parts of the pruning search earn their place: ``python -m benchmarks.ablation --data DIR --only resnet8``.
+
+Every arm searches against the same triggers (the probe's, and those found again on the network that the best rule
+pruned), judges the same number of masks beside the rules' own, and is measured by the reward it reaches and, at the
+end, by the true ASR and clean accuracy of its best mask on samples that nobody searched on. ``--end-to-end`` runs the
+whole pruning with and without refreshed triggers instead. One JSON a case in ``--out``; finished cases are not run
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.efficacy import machine
+from benchmarks.measure import final_measurement
+from benchmarks.methods import Triggers
+from benchmarks.parts import divide
+from modelmend.artifacts import write_json
+from modelmend.model.groups import Group, find_groups
+from modelmend.probe.trigger import Trigger
+from modelmend.pruning.attributes import Attributes, measure
+from modelmend.pruning.connections import Connections, connections
+from modelmend.pruning.environment import Archive, CutEnvironment, Judge, Outcome
+from modelmend.pruning.graph import GraphConfig, build_graph, rank_prior
+from modelmend.pruning.judge import MaskJudge
+from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune
+from modelmend.pruning.policy import PolicyConfig
+from modelmend.pruning.ppo import PPOConfig, learn
+from modelmend.pruning.refresh import held_to_size
+from modelmend.pruning.scorers import Context, try_rules
+from modelmend.steps.stores import load_triggers, save_triggers
+
+CHECKPOINTS = (50, 100, 200, 400)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant of the search."""
+
+    ppo: PPOConfig
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    prior: bool = True
+    pretrained: bool = False
+
+
+def arms() -> dict[str, Arm]:
+    """Variants by name; ``greedy`` and ``rule`` are not searches of the agent and are run beside them."""
+    long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80)
+    return {
+        "agent": Arm(long),
+        "agent, pre-trained": Arm(long, pretrained=True),
+        "MLP policy": Arm(long, PolicyConfig(encoder="mlp")),
+        "no flow edges": Arm(long, graph=GraphConfig(flow=False)),
+        "no prior": Arm(long, prior=False),
+        "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),
+        "random, rule's odds": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
+        "random, even odds": Arm(long.model_copy(update={"learn": False, "iterations": 400}), prior=False),
+    }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all arms of one case and seed share."""
+
+    groups: list[Group]
+    wiring: Connections
+    attributes: Attributes
+    judge: Judge
+    limit: int
+
+
+def shared(judge: Judge) -> Judge:
+    """A judge that remembers, so that a mask costs time once over all arms (each arm still pays for it in masks)."""
+    seen: dict[bytes, Outcome] = {}
+
+    def judged(keep: Tensor) -> Outcome:
+        keys = [row.numpy().tobytes() for row in keep]
+        new = [i for i, key in enumerate(keys) if key not in seen]
+        if new:
+            outcome = judge(keep[new])
+            for j, i in enumerate(new):
+                seen[keys[i]] = outcome[torch.tensor([j])]
+        rows = [seen[key] for key in keys]
+        return Outcome(*(torch.cat([getattr(r, f) for r in rows]) for f in ("reward", "success", "drop", "whole")))
+
+    return judged
+
+
+def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
+    """Probe the case (or read what was found before) and set the problem."""
+    classifier = case.classifier().frozen()
+    parts = divide(draw_budget(case.pool, budget, seed), seed)
+    fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
+    first, again = candidates(case, budget, seed, cache)
+    groups = find_groups(classifier.graph, case.input_shape)
+    wiring, config = connections(classifier.graph, groups), PruningConfig()
+    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
+    limit = min(config.max_cuts, len(groups) // 3)
+
+    def judge_of(triggers: Sequence[Trigger]) -> tuple[MaskJudge, Attributes]:
+        attributes = measure(classifier, groups, wiring, fit, triggers)
+        return MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed), attributes
+
+    judge, attributes = judge_of(first)
+    rule = try_rules(Context(attributes, wiring), Archive(judge), limit)[0]
+    fresh = again(cut_clone(classifier, groups, rule.cut))
+    judge, attributes = judge_of([*first, *held_to_size(fresh, first, fit[0])])  # type: ignore[list-item]
+    return Problem(groups, wiring, attributes, shared(judge), limit)
+
+
+def candidates(case: Case, budget: int, seed: int, cache: Path) -> tuple[list[Trigger], Callable[[Any], list[Trigger]]]:
+    """The probe's triggers, kept in ``cache``, and a way to probe a pruned network again."""
+    from modelmend.probe.run import probe
+
+    parts = divide(draw_budget(case.pool, budget, seed), seed)
+    fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
+    stem = cache / f"{case.name}-{budget}-{seed}"
+    if not stem.with_suffix(".json").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        found = Triggers(case.classifier().frozen(), parts, seed).result()
+        save_triggers(stem.with_suffix(".safetensors"), found.triggers)
+        about = {"families": list(found.evidence.families), "suspects": list(found.evidence.suspects)}
+        write_json(stem.with_suffix(".json"), about)
+    about = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+
+    def again(classifier: Any, seed: int = seed + 1) -> list[Trigger]:
+        families, classes = tuple(about["families"]), about["suspects"] or None
+        return probe(
+            classifier.frozen(), fit, reward, mode="screen", families=families, classes=classes, seed=seed
+        ).triggers
+
+    return load_triggers(stem.with_suffix(".safetensors")), again
+
+
+def run_arm(problem: Problem, arm: Arm, seed: int) -> dict[str, Any]:
+    """One search; rewards at the checkpoints, and the best mask."""
+    archive, context = Archive(problem.judge), Context(problem.attributes, problem.wiring)
+    rules = try_rules(context, archive, problem.limit)
+    prior = rank_prior(rules[0].score) if arm.prior else torch.zeros(len(problem.groups))
+    graph = build_graph(problem.attributes.x, prior, problem.wiring, arm.graph)
+    policy = new_policy(arm.policy, seed, pretrained=arm.pretrained)
+    started = time.process_time()
+    env = CutEnvironment(graph, archive, limit=problem.limit)
+    rows = learn(env, policy, arm.ppo, seed=seed, rule_reward=rules[0].reward)
+    steps = [(r["masks"], r["best_reward"]) for r in rows if r["event"] == "iteration"]
+    best = archive.best()[0]
+    return {
+        "rule": rules[0].reward,
+        "rewards": {str(c): max([rules[0].reward, *(r for m, r in steps if m <= c)]) for c in CHECKPOINTS},
+        "masks": steps[-1][0],
+        "cut": list(best.cut),
+        "rule_cut": list(rules[0].cut),
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def greedy(problem: Problem) -> dict[str, Any]:
+    """Forward selection: always the single best further cut, until the masks are spent or nothing pays."""
+    archive, count = Archive(problem.judge), len(problem.groups)
+    rules = try_rules(Context(problem.attributes, problem.wiring), archive, problem.limit)
+    start, cut = archive.judged, torch.zeros(count, dtype=torch.bool)
+    steps: list[tuple[int, float]] = []
+    order = rules[0].score.argsort(descending=True).tolist()
+    while archive.judged - start < CHECKPOINTS[-1]:
+        before = archive.best()[0]
+        for group in order:
+            if archive.judged - start >= CHECKPOINTS[-1]:
+                break
+            if not cut[group]:
+                row = cut.clone()
+                row[group] = True
+                archive.judge(row[None])
+                steps.append((archive.judged - start, archive.best()[0].reward))
+        best = archive.best()[0]
+        if best.reward <= before.reward:
+            break
+        cut = torch.zeros(count, dtype=torch.bool)
+        cut[list(best.cut)] = True
+    best = archive.best()[0]
+    return {
+        "rule": rules[0].reward,
+        "rewards": {str(c): max([rules[0].reward, *(r for m, r in steps if m <= c)]) for c in CHECKPOINTS},
+        "masks": archive.judged - start,
+        "cut": list(best.cut),
+        "rule_cut": list(rules[0].cut),
+    }
+
+
+def run_case(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
+    """All arms on one case."""
+    problem, classifier = pose(case, budget, seed, cache), case.classifier()
+    before = final_measurement(case, classifier)
+    rows: dict[str, Any] = {}
+    for name, arm in arms().items():
+        if name in names:
+            rows[name] = run_arm(problem, arm, seed)
+    if "greedy" in names:
+        rows["greedy"] = greedy(problem)
+    if "rule" in names:
+        some = next(iter(rows.values()))
+        rows["rule"] = {**some, "rewards": dict.fromkeys(some["rewards"], some["rule"]), "cut": some["rule_cut"]}
+    for row in rows.values():
+        after = final_measurement(case, cut_clone(classifier, problem.groups, row["cut"]))
+        row |= {"asr": after.asr, "drop": before.acc - after.acc}
+    return {"case": case.name, "seed": seed, "budget": budget, "groups": len(problem.groups), "arms": rows}
+
+
+def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The whole pruning, with and without refreshed triggers."""
+    classifier = case.classifier().frozen()
+    parts = divide(draw_budget(case.pool, budget, seed), seed)
+    pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
+    first, again = candidates(case, budget, seed, cache)
+    before, rows = final_measurement(case, classifier), {}
+    for name, refreshes in (("whole", PruningConfig().refreshes), ("no refresh", 0)):
+        if name not in names:
+            continue
+        config, started = PruningConfig(refreshes=refreshes), time.process_time()
+        result = prune(classifier, *pairs, first, config=config, seed=seed, reprobe=again)
+        spent = time.process_time() - started
+        after = final_measurement(case, result.classifier)
+        rows[name] = {
+            "asr": after.asr,
+            "drop": before.acc - after.acc,
+            "cut": list(result.candidate.cut),
+            "reward": result.candidate.reward,
+            "explainability": result.explanation.get("score"),
+            "verified": next((r["growth"] for r in result.log if r["event"] == "verified"), None),
+            "cpu_seconds": spent,
+            "passes": result.passes,
+        }
+    return {
+        "case": case.name,
+        "infected": case.infected,
+        "asr": before.asr,
+        "acc": before.acc,
+        "arms": rows,
+        "seed": seed,
+    }
+
+
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """Means over cases and seeds, a row an arm."""
+    names = list(dict.fromkeys(name for cell in cells for name in cell["arms"]))
+    searched = any("rewards" in row for cell in cells for row in cell["arms"].values())
+    marks = [f"reward at {c}" for c in CHECKPOINTS] if searched else []
+    heads = ["arm", "n", *marks, "ASR % mean", "ASR % worst", "ACC drop mean", "ACC drop worst", "cuts"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in names:
+        rows = [cell["arms"][name] for cell in cells if name in cell["arms"]]
+        rates = [100 * r["asr"] for r in rows if r["asr"] is not None] or [float("nan")]
+        drops = [100 * r["drop"] for r in rows]
+        rewards = (
+            [f"{statistics.fmean(r['rewards'][str(c)] for r in rows):.3f}" for c in CHECKPOINTS] if searched else []
+        )
+        cuts = statistics.fmean(len(r["cut"]) for r in rows)
+        figures = [
+            f"{statistics.fmean(rates):.1f}",
+            f"{max(rates):.1f}",
+            f"{statistics.fmean(drops):.1f}",
+            f"{max(drops):.1f}",
+        ]
+        lines.append("| " + " | ".join([name, str(len(rows)), *rewards, *figures, f"{cuts:.1f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    everything = [*arms(), "greedy", "rule", "whole", "no refresh"]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet")
+    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo")
+    parser.add_argument("--suite", choices=SUITES, default="small")
+    parser.add_argument("--only", default="", help="only models whose name holds one of these texts (comma)")
+    parser.add_argument("--arms", default=",".join(everything), help="separated by ';' or ','")
+    parser.add_argument("--end-to-end", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--budget", type=int, default=500, help="clean samples of the defender")
+    parser.add_argument("--out", type=Path, default=Path(".work/ablation"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    logging.getLogger("modelmend.redteam.sealed").setLevel(logging.WARNING)
+    names = (
+        options.arms.split(";")
+        if ";" in options.arms
+        else everything
+        if options.arms == ",".join(everything)
+        else [options.arms]
+    )
+    kind, one = ("whole", run_whole) if options.end_to_end else ("search", run_case)
+    cells = []
+    for case in read_cases(options.suite, options.data, options.zoo):
+        wanted = any(text in case.name for text in options.only.split(","))
+        if not wanted or not (options.end_to_end or case.infected):
+            continue
+        for seed in range(options.seeds):
+            path = options.out / kind / f"{case.name}-{options.budget}-{seed}.json"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(
+                    path, one(case, options.budget, seed, options.out / "triggers", names) | {"machine": machine()}
+                )
+            cells.append(json.loads(path.read_text(encoding="utf-8")))
+            print(cells[-1]["case"], {n: (r["asr"], r["drop"]) for n, r in cells[-1]["arms"].items()}, flush=True)
+    infected = [cell for cell in cells if cell.get("infected", True)]
+    print(table(infected) if infected else "no infected model")
+    if clean := [cell for cell in cells if not cell.get("infected", True)]:
+        print("clean models\n" + table(clean))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
