@@ -15,7 +15,7 @@ from modelmend.records import ClassEvidence
 
 Pair = tuple[Tensor, Tensor]
 
-SHARES = (0.15, 0.2, 0.3, 0.4, 0.5)
+SHARES = (0.2, 0.35, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
 QUIET = 0.05
 """Flip rate that all ordinary classes stay under at the quiet size."""
@@ -23,7 +23,7 @@ SLACK = 1.1
 """An accused class is judged at the size of its own trigger times this, if that is more than the quiet size ..."""
 MOST = 0.55
 """... but at no more than this share of the median size of ordinary classes."""
-INNOCENT = 0.55
+INNOCENT = 0.45
 """A class that nothing accuses is judged at no more than this share of the size that it needs on the suspect."""
 ORDINARY = 8
 """Classes that stand for the others."""
@@ -101,6 +101,7 @@ def _quiet(
 ) -> float:
     if not ordinary:
         return radii[0]
+    ordinary = ordinary[::2]
     targets = [target for _ in radii for target in ordinary]
     radius = [r for r in radii for _ in ordinary]
     fits = before.search(targets, seed=seed, config=config, radius=radius, progress=progress)

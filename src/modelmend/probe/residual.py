@@ -26,6 +26,7 @@ from modelmend.probe.search import Fit, SearchConfig
 from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
+JUDGING = SearchConfig(steps=100, batch=16, restarts=2)
 JUDGED = 3
 """Classes at most: the first suspect, and those that stand out to the kept family or on the repaired model."""
 
@@ -82,8 +83,8 @@ def residual(
         size = budgets(
             *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=bar.next()
         )
-        was = _measure(old, holdout, size.sizes, settings("full", 1), seed + 3, bar.idle)
-        now = _measure(new, holdout, size.sizes, settings("full", 1), seed + 3, bar.next())
+        was = _measure(old, holdout, size.sizes, JUDGING, seed + 3, bar.idle)
+        now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, bar.next())
         floors = {}
         for one in set(size.sizes.values()):
             sizes = dict.fromkeys(size.ordinary, one)

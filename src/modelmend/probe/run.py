@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -27,9 +27,11 @@ Pair = tuple[Tensor, Tensor]
 
 SUSPECTS = 3
 MANY = 16
-"""From so many classes on, all are searched with small batches first and the suspects again with large ones."""
+"""With more classes than this, small batches are used even in a full search."""
 TELLING = 2.0
 """Anomaly from which a candidate of the first suspect is handed on; the most telling one always is."""
+DOUBT = 0.02
+"""A probability this near to 0 or 1 after the first search ends the search."""
 HOLDOUT = 256
 """Held-out samples that a candidate is tried on, at most."""
 
@@ -65,7 +67,8 @@ def probe(
         classifier: The suspect, or a half-repaired model; not changed.
         fit: Clean samples ``(N, ...)`` in 0..1 and labels ``(N,)`` that triggers are fitted on.
         holdout: Others that their success is measured on.
-        mode: ``full``, or ``screen`` with fewer and smaller steps.
+        mode: ``screen`` searches once, with small batches; ``full`` searches again where that leaves a doubt, and
+            refines the candidates that it hands on.
         families: Names of those to use; default ``choice.USED``.
         keep: Name of the family kept back for the verdict; not run here.
         seed: Of all draws.
@@ -80,20 +83,34 @@ def probe(
     _check(classifier, fit, holdout, mode, classes)
     used, kept = choose(classifier, fit[0].dim() == 4, families, keep)
     targets = list(range(classifier.num_classes)) if classes is None else sorted(set(classes))
-    config = settings(mode, len(targets))
-    again = mode == "full" and len(targets) > MANY
-    parts = len(used) * (2 if again else 1)
-    rows: list[ClassEvidence] = []
-    fits: dict[tuple[str, int], Fit] = {}
-    for number, family in enumerate(used):
-        found = look(classifier, fit, holdout, family, targets, config, seed, _part(progress, number, parts))
-        rows += found.rows
-        fits |= {(family.name, target): value for target, value in found.fits.items()}
+    full = mode == "full"
+    parts = iter(range(3 * len(used)))
+    looks: dict[str, Look] = {}
+
+    def search(family: TriggerFamily, classes: Sequence[int], config: SearchConfig, seed: int) -> Look:
+        part = _part(progress, next(parts), (3 if full else 1) * len(used))
+        return look(classifier, fit, holdout, family, classes, config, seed, part)
+
+    for family in used:
+        looks[family.name] = search(family, targets, settings("screen", len(targets)), seed)
+    if full and classes is None and not _decided(looks):
+        for family in used:
+            other = search(family, targets, settings("full", len(targets)), seed + 1)
+            looks[family.name] = _smaller(family, looks[family.name], other)
+    rows = [row for found in looks.values() for row in found.rows]
+    fits = {(name, target): one for name, found in looks.items() for target, one in found.fits.items()}
     scores = suspicion(rows)
     suspects = sorted(targets, key=lambda t: (-scores.get(t, 0.0), t))[: SUSPECTS if classes is None else None]
     handed = _handed_on(rows, suspects, all_of=classes is not None)
-    if again:
-        handed = _sharpened(classifier, fit, holdout, used, handed, fits, seed, progress)
+    if full:
+        for family in used:
+            again = [row.target for row in handed if row.family == family.name]
+            if not again:
+                continue
+            sharp = search(family, again, settings("full", len(again)), seed + 2)
+            for row in sharp.rows:
+                fits[family.name, row.target] = sharp.fits[row.target]
+                handed = [_sharper(old, row) for old in handed]
     found_probability = probability(rows)
     evidence = Evidence(
         mode=cast(Mode, mode),
@@ -145,7 +162,7 @@ def look(
     found = opened.search(targets, seed=seed, config=config, progress=progress)
     limit = max(48, min(HOLDOUT, 4 * HOLDOUT // max(1, len(targets) // 4)))
     x, y = holdout[0][:limit], holdout[1][:limit]
-    rates: dict[int, float] = {}
+    rates: dict[int, float | None] = {}
     for candidate, target in zip(found, targets, strict=True):
         flipped, counted = success(classifier, candidate.trigger, x, y, target)
         rates[target] = flipped / counted if counted else math.nan
@@ -156,34 +173,28 @@ def look(
 def settings(mode: str, classes: int) -> SearchConfig:
     """Search settings of a mode, for so many classes."""
     if mode == "full" and classes <= MANY:
-        return SearchConfig(steps=100, batch=16, restarts=2)
+        return SearchConfig(steps=100, batch=16)
     return SearchConfig(steps=60, batch=8)
 
 
-def _sharpened(
-    classifier: Classifier,
-    fit: Pair,
-    holdout: Pair,
-    used: Sequence[TriggerFamily],
-    handed: Sequence[ClassEvidence],
-    fits: dict[tuple[str, int], Fit],
-    seed: int,
-    progress: Progress,
-) -> list[ClassEvidence]:
-    """Search the candidates that are handed on once more, with the settings for few classes; ``fits`` is updated.
+def _decided(looks: Mapping[str, Look]) -> bool:
+    """Nothing that a second search could change: certainly infected or certainly not."""
+    chance = probability([row for found in looks.values() for row in found.rows]).value
+    return not DOUBT < chance < 1 - DOUBT
 
-    Anomalies stay those of the first search, which treated all classes alike.
-    """
-    better: dict[tuple[str, int], ClassEvidence] = {}
-    for number, family in enumerate(used):
-        targets = [row.target for row in handed if row.family == family.name]
-        if not targets:
-            continue
-        part = _part(progress, len(used) + number, 2 * len(used))
-        found = look(classifier, fit, holdout, family, targets, settings("full", 1), seed, part)
-        fits |= {(family.name, target): value for target, value in found.fits.items()}
-        better |= {(row.family, row.target): row for row in found.rows}
-    return [better[r.family, r.target].model_copy(update={"anomaly": r.anomaly}) for r in handed]
+
+def _smaller(family: TriggerFamily, one: Look, two: Look) -> Look:
+    """The smaller trigger of two searches for each class, compared anew."""
+    best = {t: min(one.fits[t], two.fits[t], key=lambda fit: fit.size) for t in one.fits}
+    rates = {row.target: row.success for row in one.rows if best[row.target] is one.fits[row.target]}
+    rates |= {row.target: row.success for row in two.rows if row.target not in rates}
+    return Look(class_evidence(family, best, rates), best)
+
+
+def _sharper(old: ClassEvidence, new: ClassEvidence) -> ClassEvidence:
+    """The new search's figures if it is about the same class; anomalies compare all classes and stay."""
+    same = (old.family, old.target) == (new.family, new.target)
+    return new.model_copy(update={"anomaly": old.anomaly}) if same else old
 
 
 def _handed_on(rows: Sequence[ClassEvidence], suspects: Sequence[int], *, all_of: bool) -> list[ClassEvidence]:

@@ -51,7 +51,7 @@ def strength(fit: Fit, tau: float) -> float:
 
 
 def class_evidence(
-    family: TriggerFamily, fits: Mapping[int, Fit], rates: Mapping[int, float]
+    family: TriggerFamily, fits: Mapping[int, Fit], rates: Mapping[int, float | None]
 ) -> tuple[ClassEvidence, ...]:
     """Evidence of one family for the classes that it searched.
 
