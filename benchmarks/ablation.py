@@ -35,10 +35,10 @@ from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, CutEnvironment, Judge, Outcome
 from modelmend.pruning.graph import GraphConfig, build_graph, rank_prior
 from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune
+from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune, strengthened, worth_following
 from modelmend.pruning.policy import PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
-from modelmend.pruning.refresh import held_to_size
+from modelmend.pruning.refresh import Scaled, held_to_size
 from modelmend.pruning.scorers import Context, try_rules
 from modelmend.steps.stores import load_triggers, save_triggers
 
@@ -110,14 +110,15 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
     clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
     limit = min(config.max_cuts, len(groups) // 3)
 
-    def judge_of(triggers: Sequence[Trigger]) -> tuple[MaskJudge, Attributes]:
+    def judge_of(triggers: Sequence[Trigger | Scaled]) -> tuple[MaskJudge, Attributes]:
         attributes = measure(classifier, groups, wiring, fit, triggers)
         return MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed), attributes
 
-    judge, attributes = judge_of(first)
+    first = worth_following(first, fit[0])
+    judge, attributes = judge_of(strengthened(first, config))
     rule = try_rules(Context(attributes, wiring), Archive(judge), limit)[0]
     fresh = again(cut_clone(classifier, groups, rule.cut))
-    judge, attributes = judge_of([*first, *held_to_size(fresh, first, fit[0])])  # type: ignore[list-item]
+    judge, attributes = judge_of(strengthened([*first, *held_to_size(fresh, first, fit[0])], config))
     return Problem(groups, wiring, attributes, shared(judge), limit)
 
 

@@ -22,7 +22,7 @@ from modelmend.pruning.connections import connections
 from modelmend.pruning.environment import Archive, CutEnvironment
 from modelmend.pruning.graph import build_graph, rank_prior
 from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, new_policy
+from modelmend.pruning.onp import PruningConfig, new_policy, strengthened, worth_following
 from modelmend.pruning.ppo import PPOConfig
 from modelmend.pruning.pretrain import pretrain, save_policy
 from modelmend.pruning.scorers import Context, try_rules
@@ -47,9 +47,10 @@ def environment(attack: str, arch: str, seed: int) -> CutEnvironment | None:
         return None
     groups = find_groups(classifier.graph, (1, 8, 8))
     wiring, config = connections(classifier.graph, groups), PruningConfig()
-    attributes = measure(classifier, groups, wiring, parts[0], found.triggers)
+    triggers = strengthened(worth_following(found.triggers, parts[0][0]), config)
+    attributes = measure(classifier, groups, wiring, parts[0], triggers)
     clean = (torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
-    archive = Archive(MaskJudge(classifier, groups, clean, parts[1], found.triggers, config.reward, seed=seed))
+    archive = Archive(MaskJudge(classifier, groups, clean, parts[1], triggers, config.reward, seed=seed))
     limit = min(config.max_cuts, len(groups) // 3)
     rules = try_rules(Context(attributes, wiring), archive, limit)
     graph = build_graph(attributes.x, rank_prior(rules[0].score), wiring)

@@ -28,7 +28,7 @@ from modelmend.pruning.connections import connections
 from modelmend.pruning.environment import Archive, CutEnvironment, Outcome
 from modelmend.pruning.graph import build_graph, rank_prior
 from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy
+from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, strengthened, worth_following
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.scorers import Context, try_rules
 
@@ -68,7 +68,8 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
     clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
-    triggers, _ = candidates(case, budget, seed, cache)
+    found, _ = candidates(case, budget, seed, cache)
+    triggers = strengthened(worth_following(found, fit[0]), PruningConfig())
     groups = find_groups(classifier.graph, case.input_shape)
     wiring, config = connections(classifier.graph, groups), PruningConfig()
     attributes = measure(classifier, groups, wiring, fit, triggers)

@@ -27,8 +27,13 @@ def test_an_error_keeps_its_fields_and_still_raises() -> None:
     with pytest.raises(SamplesError), listening(heard.append), stage("validate_samples"):
         raise SamplesError("row 3 is unreadable", where="a.parquet", field="image", fix="remove it")
     assert heard[-1] == {
-        "event": "error", "stage": "validate_samples", "kind": "SamplesError",
-        "message": "row 3 is unreadable", "where": "a.parquet", "field": "image", "fix": "remove it",
+        "event": "error",
+        "stage": "validate_samples",
+        "kind": "SamplesError",
+        "message": "row 3 is unreadable",
+        "where": "a.parquet",
+        "field": "image",
+        "fix": "remove it",
     }
 
 

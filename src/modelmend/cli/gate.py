@@ -70,7 +70,9 @@ def policy_command(name: str, samples: bool, console: Console) -> int:
 
     checked = load_policy(name)
     if samples:
-        console.print(f"policy {checked.name!r} needs {needed(checked)} gate samples (40 % of the clean samples)", highlight=False)
+        console.print(
+            f"policy {checked.name!r} needs {needed(checked)} gate samples (40 % of the clean samples)", highlight=False
+        )
         return 0
     packaged = importlib.resources.files("modelmend") / "gate" / "policies" / f"{name}.yaml"
     if packaged.is_file():

@@ -54,5 +54,7 @@ def train_command(
             rates += " (a failed attack: below 80 %)"
     console.print(f"{out / trained.model}: {rates}, {trained.seconds:.0f} s", highlight=False, soft_wrap=True)
     if trained.trigger:
-        console.print(f"{out / trained.trigger}: the sealed trigger; only a final measurement may open it", highlight=False)
+        console.print(
+            f"{out / trained.trigger}: the sealed trigger; only a final measurement may open it", highlight=False
+        )
     return 0

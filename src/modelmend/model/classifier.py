@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +55,9 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, classes)`` in float32 of samples ``(N, ...)``; counts the passes."""
-        backward = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.graph.parameters()))
+        backward = torch.is_grad_enabled() and (
+            x.requires_grad or any(p.requires_grad for p in self.graph.parameters())
+        )
         count_passes(len(x), backward=backward)
         return self.logits(self.graph(self.model_input(x)))
 
@@ -70,11 +71,11 @@ class Classifier(nn.Module):
         """Top-1 class ``(N,)`` on the CPU, in batches, without gradients."""
         if not len(x):
             return torch.empty(0, dtype=torch.long)
-        return torch.cat([self(part).argmax(1).cpu() for part in x.split(batch_size)])
+        return torch.cat([self(part).argmax(1).cpu() for part in torch.split(x, batch_size)])
 
     def clone(self) -> Classifier:
         """An independent copy; the original is never edited."""
-        return cast(Classifier, copy.deepcopy(self))
+        return copy.deepcopy(self)
 
     def frozen(self) -> Classifier:
         """Self with gradients of all parameters off (input gradients still flow)."""

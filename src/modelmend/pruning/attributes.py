@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modelmend.model.groups import Group
     from modelmend.probe.trigger import Trigger
     from modelmend.pruning.judge import Labelled
+    from modelmend.pruning.refresh import Scaled
 
 NAMES = (
     "activation mean",
@@ -72,7 +73,11 @@ class Attributes:
 
 
 def measure(
-    classifier: Classifier, groups: Sequence[Group], wiring: Connections, fit: Labelled, triggers: Sequence[Trigger]
+    classifier: Classifier,
+    groups: Sequence[Group],
+    wiring: Connections,
+    fit: Labelled,
+    triggers: Sequence[Trigger | Scaled],
 ) -> Attributes:
     """Run clean and probe-triggered samples once and collect the attributes.
 

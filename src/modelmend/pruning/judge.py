@@ -28,6 +28,7 @@ from modelmend.pruning.reward import RewardConfig, penalty
 
 if TYPE_CHECKING:
     from modelmend.probe.trigger import Trigger
+    from modelmend.pruning.refresh import Scaled
 
 FEW = 3.0
 """Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
@@ -56,7 +57,7 @@ class MaskJudge:
         groups: Sequence[Group],
         clean: Labelled,
         held: Labelled,
-        triggers: Sequence[Trigger],
+        triggers: Sequence[Trigger | Scaled],
         config: RewardConfig,
         *,
         chunk: int | None = None,
@@ -208,7 +209,7 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
 
 
 @torch.no_grad()
-def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
+def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
     """Weight of each pair ``(P,)``, summing to one: inverse fourth power of its first trigger's size (ours).
 
     Args:
@@ -230,7 +231,7 @@ def pair_weights(triggers: Sequence[Trigger], pairs: Sequence[tuple[str, int]], 
 
 
 def _rows(
-    clean: Labelled, held: Labelled, triggers: Sequence[Trigger], pairs: list[tuple[str, int]], each: int
+    clean: Labelled, held: Labelled, triggers: Sequence[Trigger | Scaled], pairs: list[tuple[str, int]], each: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, wanted class (``-y - 1``: any but y), kind (0 clean, i + 1 trigger i); and the pair of each trigger."""
     x, y = held

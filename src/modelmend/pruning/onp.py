@@ -23,11 +23,11 @@ from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate, CutEnvironment
 from modelmend.pruning.explanation import Evidence, explain
 from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, rank_prior
-from modelmend.pruning.judge import Labelled, MaskJudge
+from modelmend.pruning.judge import Labelled, MaskJudge, pair_weights
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.pretrain import load_policy
-from modelmend.pruning.refresh import Reprobe, growth, held_to_size
+from modelmend.pruning.refresh import Reprobe, Scaled, class_growth, exaggerated, growth, held_to_size
 from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, RuleResult, try_rules
 from modelmend.records import Record
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
     from modelmend.model.classifier import Classifier
     from modelmend.probe.trigger import Trigger
+
+
+NEGLIGIBLE = 0.05
+"""Triggers of a smaller share of their family's weight are not followed."""
 
 
 class PruningConfig(Record):
@@ -56,6 +60,8 @@ class PruningConfig(Record):
     """At most this share of a layer is cut."""
     refreshes: int = 2
     """How often the pruned network is probed again, the triggers found there joining the reward."""
+    exaggeration: float = 2.0
+    """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.25
     """No further round when fresh triggers succeed less than this on the best mask."""
     least_fall: float = 0.25
@@ -170,7 +176,8 @@ def prune(
 
     wiring = connections(classifier.graph, groups)
     log = [{"event": "graph", "groups": len(groups), "layers": list(wiring.layers)}]
-    known: list[Trigger] = list(triggers)
+    triggers = worth_following(triggers, fit[0])
+    known = strengthened(triggers, config)
     carried: list[Candidate] = []
     state: Round | None = None
     for number in range(config.refreshes + 1):
@@ -186,11 +193,12 @@ def prune(
         fresh = held_to_size(
             list(reprobe(cut_clone(classifier, groups, state.best.cut), seed + 101 + number)), triggers, fit[0]
         )
+        fresh = strengthened(fresh, config)
         left = _success_left(classifier, groups, reward, fresh, state.best.cut, config.reward)
         log.append({"event": "refresh", "round": number, "fresh": len(fresh), "success_left": left})
         if left < config.settled:
             break
-        known += fresh  # type: ignore[arg-type]
+        known += fresh
         carried = state.archive.best(config.candidates)
     assert state is not None
 
@@ -199,9 +207,11 @@ def prune(
     pruned = cut_clone(classifier, groups, chosen.cut)
     if chosen.cut and reprobe is not None:
         progress("verifying the cuts", 0, 1)
-        sizes = growth(reprobe(classifier.clone(), seed + 201), reprobe(pruned, seed + 201), fit[0])
-        log.append({"event": "verified", "cut": list(chosen.cut), "growth": {str(k): v for k, v in sizes.items()}})
-        if max(sizes.values(), default=0.0) < config.least_growth:
+        again = reprobe(classifier.clone(), seed + 201), reprobe(pruned, seed + 201)
+        ratios = growth(*again, triggers, fit[0])
+        sizes = [{"family": f, "target": t, "ratio": ratio} for (f, t), ratio in ratios.items()]
+        log.append({"event": "verified", "cut": list(chosen.cut), "growth": sizes})
+        if class_growth(ratios) < config.least_growth:
             chosen, pruned = uncut(state), classifier.clone()
     log.append(_row("chosen", chosen))
     evidence = Evidence(
@@ -223,13 +233,26 @@ def prune(
     )
 
 
+def worth_following(triggers: Sequence[Trigger], x: Tensor) -> list[Trigger]:
+    """Triggers without those of classes that need a far larger one than another class of the same family."""
+    pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
+    weight = dict(zip(pairs, pair_weights(triggers, pairs, x).tolist(), strict=True))
+    floor = NEGLIGIBLE / len({t.family for t in triggers})
+    return [t for t in triggers if weight[t.family, -1 if t.target is None else t.target] >= floor]
+
+
+def strengthened(triggers: Sequence[Trigger | Scaled], config: PruningConfig) -> list[Trigger | Scaled]:
+    """Triggers, and the same exaggerated."""
+    return [*triggers, *exaggerated(triggers, config.exaggeration)] if config.exaggeration > 1 else list(triggers)
+
+
 def search_round(
     classifier: Classifier,
     groups: Sequence[Group],
     wiring: Connections,
     fit: Labelled,
     reward: Labelled,
-    triggers: Sequence[Trigger],
+    triggers: Sequence[Trigger | Scaled],
     config: PruningConfig,
     *,
     seed: int,
@@ -312,7 +335,7 @@ def choose(
     groups: Sequence[Group],
     state: Round,
     select: Labelled,
-    triggers: Sequence[Trigger],
+    triggers: Sequence[Trigger | Scaled],
     config: PruningConfig,
 ) -> tuple[Candidate, list[dict[str, Any]]]:
     """Pick among the best masks by the mean of their rewards on the reward and the select split.

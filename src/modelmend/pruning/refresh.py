@@ -9,9 +9,9 @@ change (ours).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import torch
 from torch import Tensor
@@ -25,16 +25,18 @@ Reprobe = Callable[["Classifier", int], Sequence["Trigger"]]
 
 
 @dataclass(frozen=True)
-class Faded:
-    """A trigger at a fraction of its strength; callable like the trigger."""
+class Scaled:
+    """A trigger at a multiple of its strength; callable like the trigger.
+
+    Attributes:
+        trigger: The trigger.
+        factor: Below 1 it is faded, above 1 exaggerated; the result stays in the range of the samples.
+        family: Name under which its success is counted.
+    """
 
     trigger: Trigger
-    fraction: float
-
-    @property
-    def family(self) -> str:
-        """Name of the family that found it."""
-        return self.trigger.family
+    factor: float
+    family: str
 
     @property
     def target(self) -> int | None:
@@ -42,18 +44,36 @@ class Faded:
         return self.trigger.target
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Samples moved a fraction of the way to the triggered ones."""
-        changed = self.trigger(x)
-        return x + self.fraction * (changed - x)
+        """Samples moved ``factor`` times as far as the trigger moves them."""
+        changed = x + self.factor * (self.trigger(x) - x)
+        low = self.trigger.parts.get("low", torch.zeros(()))
+        high = self.trigger.parts.get("high", torch.ones(()))
+        return torch.minimum(torch.maximum(changed, low.to(x.device)), high.to(x.device))
+
+
+Candidate = Union["Trigger", Scaled]
+
+
+def exaggerated(triggers: Sequence[Candidate], factor: float) -> list[Scaled]:
+    """The same triggers ``factor`` times as strong, counted as families of their own (``patch x2``).
+
+    The probe looks for the smallest trigger that works; the attacker's own is often several times larger and can still
+    work where that one fails. A mask has to beat both.
+    """
+    made = []
+    for t in triggers:
+        inner, own = (t.trigger, t.factor) if isinstance(t, Scaled) else (t, 1.0)
+        made.append(Scaled(inner, own * factor, f"{t.family} x{factor:g}"))
+    return made
 
 
 @torch.no_grad()
-def change(trigger: Trigger, x: Tensor) -> float:
+def change(trigger: Candidate, x: Tensor) -> float:
     """Root mean square change that a trigger makes to samples."""
     return float((trigger(x) - x).square().mean().sqrt())
 
 
-def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) -> list[Trigger | Faded]:
+def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) -> list[Candidate]:
     """Fade fresh triggers to the size that the first generation of their family and class had.
 
     Args:
@@ -68,28 +88,39 @@ def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) 
     for trigger in first:
         pair = trigger.family, trigger.target
         sizes[pair] = max(sizes.get(pair, 0.0), change(trigger, x))
-    held: list[Trigger | Faded] = []
+    held: list[Candidate] = []
     for trigger in fresh:
         if (trigger.family, trigger.target) not in sizes:
             continue
         largest = sizes[trigger.family, trigger.target]
         size = change(trigger, x)
-        held.append(trigger if size <= largest else Faded(trigger, largest / size))
+        held.append(trigger if size <= largest else Scaled(trigger, largest / size, trigger.family))
     return held
 
 
-def growth(before: Sequence[Trigger], after: Sequence[Trigger], x: Tensor) -> dict[int, float]:
-    """How many times larger a class's smallest triggers became: geometric mean over the families, by class.
+def growth(
+    before: Sequence[Trigger], after: Sequence[Trigger], telling: Sequence[Trigger], x: Tensor
+) -> dict[tuple[str, int], float]:
+    """How many times larger the smallest triggers became, by family and class.
 
     Args:
         before: Triggers found on the suspect.
         after: Triggers found in the same way on the pruned network.
+        telling: Only their families and classes are compared: where a family did not see the backdoor, nothing grows.
         x: Samples on which sizes are compared.
     """
     first = {(t.family, t.target): change(t, x) for t in before}
+    told = {(t.family, t.target) for t in telling}
+    return {
+        (t.family, t.target): max(change(t, x), 1e-9) / max(first[t.family, t.target], 1e-9)
+        for t in after
+        if t.target is not None and (t.family, t.target) in told & first.keys()
+    }
+
+
+def class_growth(ratios: Mapping[tuple[str, int], float]) -> float:
+    """The largest geometric mean over the families of one class; 0 when nothing was compared."""
     logs: dict[int, list[float]] = {}
-    for t in after:
-        if t.target is not None and first.get((t.family, t.target), 0.0) > 0:
-            ratio = max(change(t, x), 1e-9) / first[t.family, t.target]
-            logs.setdefault(t.target, []).append(math.log(ratio))
-    return {target: math.exp(sum(values) / len(values)) for target, values in sorted(logs.items())}
+    for (_, target), ratio in ratios.items():
+        logs.setdefault(target, []).append(math.log(ratio))
+    return max((math.exp(sum(v) / len(v)) for v in logs.values()), default=0.0)

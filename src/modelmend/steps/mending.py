@@ -26,7 +26,7 @@ from modelmend.steps.stores import (
 )
 
 if TYPE_CHECKING:
-    from modelmend.editing.edit import EditResult
+    from modelmend.editing.delta import EditResult
     from modelmend.model.classifier import Classifier
     from modelmend.probe.trigger import Trigger
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import MANIFEST, Artifact, read_artifact
+from modelmend.artifacts import MANIFEST, SCHEMAS, Artifact, read_artifact
 from modelmend.errors import ArtifactError
 from modelmend.events import stage
 from modelmend.records import Decision, Evidence, PrivacyReport, Registration, Scorecard, SuspectInfo
-from modelmend.steps import stores
 
 
 def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[str, Any] | None = None) -> None:
@@ -26,7 +25,7 @@ def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[st
 
     with stage("write_report"):
         have: dict[str, Artifact] = {}
-        for role, schema in stores.SCHEMAS.items():
+        for role, schema in SCHEMAS.items():
             path = artifacts.get(role)
             if path and (Path(path) / MANIFEST).is_file():
                 try:
