@@ -108,6 +108,8 @@ def probe(
             if not again:
                 continue
             sharp = search(family, again, settings("full", len(again)), seed + 2)
+            if sharp is None:
+                continue
             for row in sharp.rows:
                 fits[family.name, row.target] = sharp.fits[row.target]
                 handed = [_sharper(old, row) for old in handed]
