@@ -46,7 +46,7 @@ def test_the_scaling_alone_weakens_the_triggers_and_the_papers_form_is_reported(
 
 
 def test_same_seed_same_edit(infected: Case) -> None:
-    config = EditConfig(strengths=(0.5,), layers=(1,), repair=TuneConfig(epochs=2))
+    config = EditConfig(strengths=(0.5,), layers=(1,), repair=TuneConfig(epochs=6, lr=2e-3))
     runs = [
         edit(
             infected.classifier,

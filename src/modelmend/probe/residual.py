@@ -20,14 +20,14 @@ from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
 from modelmend.probe.families import Opened, TriggerFamily
-from modelmend.probe.run import look, settings
+from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
-JUDGING = SearchConfig(steps=100, batch=16, restarts=2)
-JUDGED = 3
+JUDGING = SearchConfig(steps=80, batch=12, restarts=2)
+JUDGED = 2
 """Classes at most: the first suspect, and those that stand out to the kept family or on the repaired model."""
 
 
@@ -83,7 +83,7 @@ def residual(
         size = budgets(
             *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=bar.next()
         )
-        was = _measure(old, holdout, size.sizes, JUDGING, seed + 3, bar.idle)
+        was = _measure(old, holdout, size.sizes, replace(JUDGING, restarts=1), seed + 3, bar.idle)
         now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, bar.next())
         floors = {}
         for one in set(size.sizes.values()):
@@ -101,7 +101,7 @@ def residual(
         backdoor=chance.value >= 0.5,
         probability=chance.value,
         calibrated=chance.calibrated,
-        suspects=tuple(sorted(scores, key=lambda t: (-scores[t], t))[:JUDGED]),
+        suspects=tuple(sorted(scores, key=lambda t: (-scores[t], t))[:SUSPECTS]),
         families=tuple(family.name for family in families.values()),
         kept_family=kept,
         classes=tuple(again),

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from modelmend.probe.trigger import Trigger
     from modelmend.pruning.refresh import Scaled
 
+EXAGGERATED = " x"
+"""Mark in the family name of an exaggerated trigger."""
 FEW = 3.0
 """Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
 
@@ -142,11 +144,16 @@ class MaskJudge:
         return (self.before - success) @ self.weight
 
     def class_fall(self, success: Tensor) -> Tensor:
-        """The largest weighted fall ``(M,)`` that any one class saw: natural triggers of others do not hide it."""
+        """The largest weighted fall ``(M,)`` that any one class saw: natural triggers of others do not hide it.
+
+        Exaggerated triggers are left out, since many of them work on any network.
+        """
         falls = []
+        plain = torch.tensor([EXAGGERATED not in p[0] for p in self.pairs], dtype=torch.bool)
         for target in {p[1] for p in self.pairs}:
-            mine = torch.tensor([p[1] == target for p in self.pairs])
-            falls.append((self.before - success)[:, mine] @ (self.weight[mine] / self.weight[mine].sum()))
+            mine = torch.tensor([p[1] == target for p in self.pairs]) & plain
+            if bool(mine.any()):
+                falls.append((self.before - success)[:, mine] @ (self.weight[mine] / self.weight[mine].sum()))
         return torch.stack(falls).amax(0) if falls else success.new_zeros(len(success))
 
     def resampled(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:

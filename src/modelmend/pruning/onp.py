@@ -60,12 +60,12 @@ class PruningConfig(Record):
     """At most this share of a layer is cut."""
     refreshes: int = 2
     """How often the pruned network is probed again, the triggers found there joining the reward."""
-    exaggeration: float = 2.0
+    exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.25
     """No further round when fresh triggers succeed less than this on the best mask."""
     least_fall: float = 0.25
-    """Cut nothing when no class's probe success, fresh triggers included, falls by this much ..."""
+    """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
     least_growth: float = 1.5
     """... or when no class's smallest trigger became larger by this factor. Cutting what carries a class's own evidence
     makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Union
 import torch
 from torch import Tensor
 
+from modelmend.pruning.judge import EXAGGERATED
+
 if TYPE_CHECKING:
     from modelmend.model.classifier import Classifier
     from modelmend.probe.trigger import Trigger
@@ -55,7 +57,7 @@ Candidate = Union["Trigger", Scaled]
 
 
 def exaggerated(triggers: Sequence[Candidate], factor: float) -> list[Scaled]:
-    """The same triggers ``factor`` times as strong, counted as families of their own (``patch x2``).
+    """The same triggers ``factor`` times as strong, counted as families of their own (``patch x1.5``).
 
     The probe looks for the smallest trigger that works; the attacker's own is often several times larger and can still
     work where that one fails. A mask has to beat both.
@@ -63,7 +65,7 @@ def exaggerated(triggers: Sequence[Candidate], factor: float) -> list[Scaled]:
     made = []
     for t in triggers:
         inner, own = (t.trigger, t.factor) if isinstance(t, Scaled) else (t, 1.0)
-        made.append(Scaled(inner, own * factor, f"{t.family} x{factor:g}"))
+        made.append(Scaled(inner, own * factor, f"{t.family}{EXAGGERATED}{factor:g}"))
     return made
 
 
