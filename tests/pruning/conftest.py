@@ -43,9 +43,9 @@ def make_case(attack: str | None, seed: int) -> Case:
 
 @pytest.fixture(scope="session")
 def infected() -> Case:
-    return make_case("blended", 1)
+    return make_case("blended", 3)
 
 
 @pytest.fixture(scope="session")
 def clean() -> Case:
-    return make_case(None, 1)
+    return make_case(None, 2)

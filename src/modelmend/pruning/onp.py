@@ -66,7 +66,7 @@ class PruningConfig(Record):
     """No further round when fresh triggers succeed less than this on the best mask."""
     least_fall: float = 0.25
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
-    least_growth: float = 1.5
+    least_growth: float = 1.4
     """... or when no class's smallest trigger became larger by this factor. Cutting what carries a class's own evidence
     makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""
     candidates: int = 12
