@@ -30,7 +30,6 @@ def result(infected) -> PruneResult:  # type: ignore[no-untyped-def]
     return run(infected, QUICK.model_copy(update={"explain": True}))
 
 
-@pytest.mark.xfail(reason="the cautious reward cuts nothing on the digit model of this split", strict=False)
 def test_the_backdoor_shrinks_and_accuracy_stays(infected, result) -> None:  # type: ignore[no-untyped-def]
     x, y = infected.test
     attack = infected.infected.sealed.open(purpose="final-measurement")
@@ -46,7 +45,6 @@ def test_the_backdoor_shrinks_and_accuracy_stays(infected, result) -> None:  # t
     assert drop <= 0.025
 
 
-@pytest.mark.xfail(reason="the cautious reward cuts nothing on the digit model of this split", strict=False)
 def test_weights_are_zeroed_on_a_clone_only(infected, result) -> None:  # type: ignore[no-untyped-def]
     by_hand = infected.classifier.clone()
     zero_groups(by_hand.graph, result.cut)
@@ -85,7 +83,6 @@ def test_without_triggers_nothing_is_cut(infected) -> None:  # type: ignore[no-u
     assert found.classifier is not infected.classifier
 
 
-@pytest.mark.xfail(reason="the cautious reward cuts nothing on the digit model of this split", strict=False)
 def test_every_cut_has_its_evidence(infected, result) -> None:  # type: ignore[no-untyped-def]
     explanation = result.explanation
     assert {card["group"] for card in explanation["cards"]} == {group.index for group in result.cut}
@@ -95,7 +92,6 @@ def test_every_cut_has_its_evidence(infected, result) -> None:  # type: ignore[n
     assert explanation["share"] > explanation["random_share"]
 
 
-@pytest.mark.xfail(reason="the cautious reward cuts nothing on the digit model of this split", strict=False)
 def test_leave_one_out_is_the_effect_of_restoring_the_group(result) -> None:  # type: ignore[no-untyped-def]
     card = result.explanation["cards"][0]
     keep = torch.ones(2, len(result.groups), dtype=torch.bool)
