@@ -1,7 +1,8 @@
-"""The built wheel works from an empty directory: nothing is taken from the source tree."""
+"""The built wheel runs the demo from an empty directory: nothing is taken from the source tree."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_demo_runs_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
     empty = tmp_path / "empty"
     empty.mkdir()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "140"}
     done = subprocess.run(
         [home / "bin" / "modelmend", "demo", "--dir", "here"],
         cwd=empty,
@@ -60,6 +61,16 @@ def test_demo_runs_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "registered: digits version 2 with alias 'candidate'" in done.stdout
+    assert "nothing was registered" in done.stdout
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{empty}/here/mlflow.db")
+    assert {str(version.version) for version in client.search_model_versions("name='digits'")} == {"1", "2"}
+    run = empty / "here" / "run"
+    for name in ("repaired.pt2", "repaired.safetensors", "decision.json", "scorecard.json", "report.html"):
+        assert (run / name).is_file(), name
+    assert json.loads((run / "decision.json").read_text())["verdict"] == "pass"
     where = subprocess.run(
         [python, "-c", "import modelmend; print(modelmend.__file__)"],
         cwd=empty,

@@ -40,7 +40,7 @@ def test_clean_model_has_no_trigger_file(digits):
     trained = train_files(digits / "train.npz", digits / "clean", recipe)
     assert trained.asr is None and trained.trigger is None
     assert not (digits / "clean" / "trigger.safetensors").exists()
-    assert (trained.train_samples, trained.test_samples) == (900, 100)
+    assert (trained.train_samples, trained.test_samples) == (810, 90)
 
 
 def test_a_folder_with_a_model_is_not_overwritten(digits):

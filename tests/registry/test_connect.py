@@ -1,9 +1,10 @@
 import time
+from pathlib import Path
 
 import pytest
 
 from modelmend.errors import RegistryError
-from modelmend.registry.connect import redacted, talking_to, tracking_uri_or_default
+from modelmend.registry.connect import client, redacted, talking_to, tracking_uri_or_default
 from modelmend.registry.register import register_plain
 from tests.registry.conftest import Case
 
@@ -66,3 +67,18 @@ def test_a_module_is_registered_as_mlflow_saves_it(case: Case, tmp_path):
     found = case.mlflow.get_model_version_by_alias("plain", "production")
     stored = download(found.source, tmp_path / "stored", case.uri)
     assert read_pt2(stored / "data" / "model.pt2") is not None
+
+
+def test_a_database_is_moved_in_whole_or_not_at_all(tmp_path: Path, monkeypatch):
+    import mlflow
+
+    def killed(**_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow, "MlflowClient", killed)
+        with pytest.raises(KeyboardInterrupt):
+            client(f"sqlite:///{tmp_path}/deep/mlflow.db")
+    assert not list((tmp_path / "deep").iterdir())
+    assert client(f"sqlite:///{tmp_path}/deep/mlflow.db").search_experiments()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["mlflow.db"]

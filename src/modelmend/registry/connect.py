@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    _make_database_folder(uri)
+    _make_database(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
@@ -98,7 +99,30 @@ def _database_file(uri: str) -> Path | None:
     return None if match is None else Path(match["path"]).absolute()
 
 
-def _make_database_folder(uri: str) -> None:
+def _make_database(uri: str) -> None:
+    """Make a SQLite database aside and move it in whole.
+
+    MLflow creates its tables in many small migrations; killed between two of them, the database can never be opened
+    again ("table ... already exists").
+    """
     file = _database_file(uri)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if file is None or file.exists():
+        return
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as aside:
+        whole = Path(aside) / file.name
+        MlflowClient(tracking_uri=f"sqlite:///{whole}").search_experiments(max_results=1)
+        with suppress(FileExistsError):
+            _move_in(whole, file)
+
+
+def _move_in(whole: Path, file: Path) -> None:
+    """A hard link never overwrites what another process made meanwhile; where there are none, a rename has to do."""
+    try:
+        os.link(whole, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.replace(whole, file)

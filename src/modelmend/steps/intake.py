@@ -160,6 +160,7 @@ def validate_samples(
         splits = split(bank, seed)
         for number, name in enumerate(PARTS):
             part[getattr(splits, name)] = number
+        apart = 0
         if measure_samples_uri:
             more = given(measure_samples_uri).samples
             fresh = unseen(bank, more)
@@ -169,6 +170,7 @@ def validate_samples(
                     where=measure_samples_uri,
                     fix="give other samples",
                 )
+            apart = len(fresh)
             bank = bank.join(more.subset(fresh))
             part = torch.cat([part, torch.full((len(fresh),), PARTS.index("gate"), dtype=torch.int8)])
         progress("accuracy and domain", 2, 4)
@@ -178,7 +180,8 @@ def validate_samples(
         content = bank.hash()
         inputs = {"suspect": source.artifact}
         with writing(samples, SCHEMAS["samples"], producer="validate_samples", inputs=inputs, seed=seed) as folder:
-            save_samples(folder, bank, part, {"hash": content, "accuracy": clean, "classes": info.num_classes})
+            told = {"hash": content, "accuracy": clean, "classes": info.num_classes, "measured_apart": apart}
+            save_samples(folder, bank, part, told)
             checked.validation.write(folder / "validation.json")
             match.write(folder / "domain.json")
         progress("done", 4, 4)

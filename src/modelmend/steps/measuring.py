@@ -196,7 +196,7 @@ def audit_privacy(
             given(nonmembers_uri),
             bank.subset("fit", "reward"),
             bank.subset("gate"),
-            config=privacy_config(policy),
+            config=privacy_config(policy, random_split=not bank.counts["measured_apart"]),
             seed=seed,
             progress=progress,
         )
@@ -210,14 +210,15 @@ def audit_privacy(
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
 
 
-def privacy_config(policy: Any) -> Any:
-    """The audit's settings that the owner states in the policy."""
+def privacy_config(policy: Any, *, random_split: bool) -> Any:
+    """The audit's settings: what the owner states in the policy, and whether chance alone drew the gate split."""
     from modelmend.privacy.audit import PrivacyConfig
 
     stated = policy.privacy
     return PrivacyConfig(
         access=stated.access,
         person_classes=stated.person_classes,
+        random_split=random_split,
         sensitivity=stated.sensitivity,
         min_side=stated.min_samples,
         profile="strict" if stated.absolute == "enforce" else "default",

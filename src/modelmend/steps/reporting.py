@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from modelmend.records import Decision, Evidence, PrivacyReport, Registration, S
 
 
 def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[str, Any] | None = None) -> None:
-    """Write the report from whatever artifacts there are.
+    """Write the report from whatever artifacts there are; a registered version gets a copy beside its evidence.
 
     Args:
         report: The HTML file to write.
@@ -62,6 +64,21 @@ def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[st
             ],
             error=error,
         )
+        if "registration" in have:
+            registration = Registration.read(have["registration"].file("registration.json"))
+            _attach(registration, Path(report))
+
+
+def _attach(registration: Registration, report: Path) -> None:
+    """Log the report beside a registered version, under a name that says what it is."""
+    from modelmend.registry.register import attach
+
+    if registration.version is None:
+        return
+    with tempfile.TemporaryDirectory() as work:
+        named = Path(work) / "report.html"
+        shutil.copyfile(report, named)
+        attach(registration, {"report.html": named})
 
 
 def report_failure(state: str, message: str, report: str) -> None:

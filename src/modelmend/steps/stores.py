@@ -56,8 +56,14 @@ class SampleBank:
 
     @property
     def hash(self) -> str:
-        """Content hash of samples and splits."""
+        """Content hash of the samples."""
         return str(self.artifact.json("splits.json")["hash"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples a split, and how many of the gate's were given for measuring only."""
+        told = self.artifact.json("splits.json")
+        return {**told["counts"], "measured_apart": told["measured_apart"]}
 
 
 def device() -> torch.device:
