@@ -12,8 +12,8 @@ from modelmend.model.classifier import Classifier
 from modelmend.model.export import export_module
 from modelmend.probe.run import probe
 from modelmend.probe.trigger import Trigger
-from modelmend.redteam.digits import train_infected_digits
-from modelmend.redteam.train import Infected
+from modelmend.redteam.digits import digits_recipe, digits_split
+from modelmend.redteam.train import Infected, train
 
 Labelled = tuple[Tensor, Tensor]
 
@@ -31,9 +31,11 @@ class Case:
     triggers: list[Trigger]
 
 
-def make_case(attack: str | None, seed: int) -> Case:
+def make_case(arch: str, attack: str | None, seed: int, epochs: int) -> Case:
     torch.set_num_threads(1)
-    infected, split = train_infected_digits(seed, attack=attack)
+    split = digits_split(seed)
+    recipe = digits_recipe(seed, attack).model_copy(update={"arch": arch, "epochs": epochs})
+    infected = train(recipe, split.x_train, split.y_train, split.x_test, split.y_test)
     graph = export_module(infected.module.eval(), (1, 8, 8))
     classifier = Classifier(graph, infected.recipe.preprocessing, 10).frozen()
     parts = [(split.x_clean[i : i + 100], split.y_clean[i : i + 100]) for i in (0, 100, 200)]
@@ -43,9 +45,9 @@ def make_case(attack: str | None, seed: int) -> Case:
 
 @pytest.fixture(scope="session")
 def infected() -> Case:
-    return make_case("blended", 3)
+    return make_case("resnet8", "blended", 4, 15)
 
 
 @pytest.fixture(scope="session")
 def clean() -> Case:
-    return make_case(None, 2)
+    return make_case("cnn_small", None, 2, 30)

@@ -27,8 +27,8 @@ def test_alike_filters_are_linked_and_dormant_ones_are_not() -> None:
     assert (0, 2) not in found
 
 
-def test_flow_edges_join_layers_and_can_be_left_out(infected) -> None:  # type: ignore[no-untyped-def]
-    graph = infected.classifier.graph
+def test_flow_edges_join_layers_and_can_be_left_out(clean) -> None:  # type: ignore[no-untyped-def]
+    graph = clean.classifier.graph
     groups = find_groups(graph, (1, 8, 8))
     found = connections(graph, groups)
     with_flow = build_graph(torch.zeros(len(groups), 2), torch.zeros(len(groups)), found)
@@ -38,8 +38,8 @@ def test_flow_edges_join_layers_and_can_be_left_out(infected) -> None:  # type: 
     assert not edges(without, FLOW) and edges(without, SIMILAR)
 
 
-def test_connection_vectors_are_l1_norms_of_the_filters(infected) -> None:  # type: ignore[no-untyped-def]
-    graph = infected.classifier.graph
+def test_connection_vectors_are_l1_norms_of_the_filters(clean) -> None:  # type: ignore[no-untyped-def]
+    graph = clean.classifier.graph
     groups = find_groups(graph, (1, 8, 8))
     found = connections(graph, groups)
     weight = graph.get_parameter("conv2.weight")
