@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from modelmend import __version__
 from modelmend.errors import ArtifactError
-from modelmend.metrics import sample_passes
+from modelmend.metrics import Meter
 
 MANIFEST = "manifest.json"
 SCHEMAS = {
@@ -119,6 +118,7 @@ def writing(
     inputs: Mapping[str, Artifact] | None = None,
     params: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[Path]:
     """Build an artifact: yields an empty folder to fill; on success it becomes ``path``, on error nothing remains.
 
@@ -129,6 +129,7 @@ def writing(
         inputs: The artifacts that this one is made from, by role.
         params: Settings that shaped the result, JSON values.
         seed: Recorded in the manifest.
+        meter: Running since the step began; without one, only the writing is counted.
     """
     target = Path(path)
     try:
@@ -138,7 +139,7 @@ def writing(
         raise ArtifactError(
             f"cannot write here: {error.strerror}", where=target, fix="choose a directory that you may write to"
         ) from error
-    started, spent = time.monotonic(), sample_passes()
+    cost = meter or Meter()
     try:
         yield work
         files = _listing(work)
@@ -153,8 +154,8 @@ def writing(
             "files": files,
         }
         body["digest"] = sha256_json({"schema": schema, "files": files})
-        body["seconds"] = round(time.monotonic() - started, 3)
-        body["sample_passes"] = sample_passes() - spent
+        body["seconds"] = round(cost.seconds, 3)
+        body["sample_passes"] = cost.passes
         write_json(work / MANIFEST, body)
         work.chmod(0o755)
         if target.exists():

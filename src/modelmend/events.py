@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from modelmend.errors import ModelmendError
-from modelmend.progress import Progress
+from modelmend.metrics import Meter
 
 EVENTS_VARIABLE = "MODELMEND_EVENTS"
 Listener = Callable[[dict[str, Any]], None]
@@ -47,22 +47,28 @@ def emit(event: dict[str, Any]) -> None:
             _log.debug("cannot write event: %s", error)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[Progress]:
-    """Announce a stage, hand out its progress callback (at most ten events a second), tell how it ended."""
-    started = time.monotonic()
-    last = 0.0
-    emit({"event": "start", "stage": name})
+class Stage:
+    """A running stage: call it to tell progress (at most ten events a second); ``meter`` counts what it costs."""
 
-    def progress(message: str, done: int, total: int) -> None:
-        nonlocal last
+    def __init__(self, name: str) -> None:
+        self.name, self.meter = name, Meter()
+        self._last = 0.0
+
+    def __call__(self, message: str, done: int, total: int) -> None:
+        """A ``Progress`` callback."""
         now = time.monotonic()
-        if now - last > 0.1 or done >= total:
-            last = now
-            emit({"event": "progress", "stage": name, "message": message, "done": done, "total": total})
+        if now - self._last > 0.1 or done >= total:
+            self._last = now
+            emit({"event": "progress", "stage": self.name, "message": message, "done": done, "total": total})
 
+
+@contextmanager
+def stage(name: str) -> Iterator[Stage]:
+    """Announce a stage, hand it out, tell how it ended."""
+    running = Stage(name)
+    emit({"event": "start", "stage": name})
     try:
-        yield progress
+        yield running
     except ModelmendError as error:
         details = {"message": error.message, "where": error.where, "field": error.field, "fix": error.fix}
         emit({"event": "error", "stage": name, "kind": type(error).__name__, **details})
@@ -77,4 +83,4 @@ def stage(name: str) -> Iterator[Progress]:
             }
         )
         raise
-    emit({"event": "end", "stage": name, "seconds": round(time.monotonic() - started, 2)})
+    emit({"event": "end", "stage": name, "seconds": round(running.meter.seconds, 2)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,23 @@ def count_passes(samples: int, *, backward: bool = False) -> None:
 def sample_passes() -> float:
     """Sample passes counted in this process so far."""
     return _passes
+
+
+class Meter:
+    """What something has cost since it was made: ``seconds`` of wall time and ``passes`` of samples."""
+
+    def __init__(self) -> None:
+        self._started, self._spent = time.monotonic(), sample_passes()
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds so far."""
+        return time.monotonic() - self._started
+
+    @property
+    def passes(self) -> float:
+        """Sample passes so far."""
+        return sample_passes() - self._spent
 
 
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:

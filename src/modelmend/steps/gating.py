@@ -35,7 +35,7 @@ def gate_repair(
     from modelmend.gate.judge import judge
     from modelmend.gate.policy import load_policy
 
-    with stage("gate_repair"), tempfile.TemporaryDirectory() as work:
+    with stage("gate_repair") as running, tempfile.TemporaryDirectory() as work:
         policy = load_policy(local_policy(policy_uri, Path(work)))
         bank = open_samples(samples)
         measured, audited = read_artifact(scorecard, SCHEMAS["scorecard"]), read_artifact(privacy, SCHEMAS["privacy"])
@@ -44,7 +44,9 @@ def gate_repair(
         report = PrivacyReport.read(audited.file("privacy.json"))
         verdict = judge(policy, card, report, samples_hash=bank.hash, seed=seed, looks=card.looks)
         inputs = {"samples": bank.artifact, "scorecard": measured, "privacy": audited}
-        with writing(decision, SCHEMAS["decision"], producer="gate_repair", inputs=inputs, seed=seed) as folder:
+        with writing(
+            decision, SCHEMAS["decision"], producer="gate_repair", inputs=inputs, seed=seed, meter=running.meter
+        ) as folder:
             verdict.write(folder / "decision.json")
         return str(verdict.verdict)
 
@@ -104,7 +106,7 @@ def register_model(
     from modelmend.gate.policy import load_policy
     from modelmend.registry.register import register
 
-    with stage("register_model"), tempfile.TemporaryDirectory() as work:
+    with stage("register_model") as running, tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
         final, measured = read_artifact(edited, SCHEMAS["edited"]), read_artifact(scorecard, SCHEMAS["scorecard"])
         audited, judged = read_artifact(privacy, SCHEMAS["privacy"]), read_artifact(decision, SCHEMAS["decision"])
@@ -137,7 +139,12 @@ def register_model(
         )
         inputs = {"suspect": source.artifact, "edited": final, "decision": judged}
         with writing(
-            registration, SCHEMAS["registration"], producer="register_model", inputs=inputs, seed=seed
+            registration,
+            SCHEMAS["registration"],
+            producer="register_model",
+            inputs=inputs,
+            seed=seed,
+            meter=running.meter,
         ) as folder:
             result.write(folder / "registration.json")
         return str(result.status)

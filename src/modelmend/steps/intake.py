@@ -108,7 +108,13 @@ def import_model(
         )
         progress("writing the clone", 2, 3)
         params = {"model": model_uri, "arch": arch}
-        with writing(suspect, SCHEMAS["suspect"], producer="import_model", params=params) as folder:
+        with writing(
+            suspect,
+            SCHEMAS["suspect"],
+            producer="import_model",
+            params=params,
+            meter=progress.meter,
+        ) as folder:
             save_classifier(Classifier(graph, told, loaded.num_classes), folder, info)
             info.write(folder / "suspect.json")
         progress("done", 3, 3)
@@ -179,7 +185,14 @@ def validate_samples(
         progress("writing", 3, 4)
         content = bank.hash()
         inputs = {"suspect": source.artifact}
-        with writing(samples, SCHEMAS["samples"], producer="validate_samples", inputs=inputs, seed=seed) as folder:
+        with writing(
+            samples,
+            SCHEMAS["samples"],
+            producer="validate_samples",
+            inputs=inputs,
+            seed=seed,
+            meter=progress.meter,
+        ) as folder:
             told = {"hash": content, "accuracy": clean, "classes": info.num_classes, "measured_apart": apart}
             save_samples(folder, bank, part, told)
             checked.validation.write(folder / "validation.json")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, writing
+from modelmend.artifacts import SCHEMAS, read_artifact, writing
 from modelmend.errors import ArtifactError
 from modelmend.events import stage
 from modelmend.metrics import accuracy, clopper_pearson, paired_drop
@@ -85,11 +85,6 @@ def measure_repair(
         by_index = {group.index: group for group in groups}
         gone = [by_index[cut["index"]] for cut in cut_log["cut"]]
         small = count(remove_groups(repaired.graph, gone, shape), shape) if gone else None
-        ancestors: list[tuple[str, Artifact]] = [
-            ("probe_backdoor", artifact),
-            ("prune_neurons", cuts),
-            ("edit_weights", final),
-        ]
         card = Scorecard(
             suspect_hash=source.info.content_hash,
             repaired_hash=edit_log["content_hash"],
@@ -121,8 +116,8 @@ def measure_repair(
             edited_relative_norm=edit_log.get("relative_norm"),
             batch_norm=edit_log.get("batch_norm", "frozen"),
             explainability=Measured(**cut_log["explainability"]) if cut_log.get("explainability") else None,
-            seconds={name: item.seconds for name, item in ancestors},
-            passes={name: item.passes for name, item in ancestors},
+            seconds={item.producer: item.seconds for item in (artifact, cuts, final)},
+            passes={item.producer: item.passes for item in (artifact, cuts, final)},
             looks=looks,
         )
         inputs = {
@@ -134,7 +129,13 @@ def measure_repair(
         }
         params = {"looks": looks}
         with writing(
-            scorecard, SCHEMAS["scorecard"], producer="measure_repair", inputs=inputs, params=params, seed=seed
+            scorecard,
+            SCHEMAS["scorecard"],
+            producer="measure_repair",
+            inputs=inputs,
+            params=params,
+            seed=seed,
+            meter=progress.meter,
         ) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
@@ -203,7 +204,13 @@ def audit_privacy(
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "edited": final}
         params = {"looks": looks, "members": bool(members_uri)}
         with writing(
-            privacy, SCHEMAS["privacy"], producer="audit_privacy", inputs=inputs, params=params, seed=seed
+            privacy,
+            SCHEMAS["privacy"],
+            producer="audit_privacy",
+            inputs=inputs,
+            params=params,
+            seed=seed,
+            meter=progress.meter,
         ) as folder:
             report.write(folder / "privacy.json")
         outcomes = [finding.outcome for finding in report.findings]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, writing
 from modelmend.events import stage
+from modelmend.metrics import Meter
 from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
 from modelmend.records import Evidence
@@ -68,7 +69,13 @@ def prune_neurons(
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params = {"config": config.model_dump(mode="json")}
         with writing(
-            pruned, SCHEMAS["pruned"], producer="prune_neurons", inputs=inputs, params=params, seed=seed
+            pruned,
+            SCHEMAS["pruned"],
+            producer="prune_neurons",
+            inputs=inputs,
+            params=params,
+            seed=seed,
+            meter=progress.meter,
         ) as folder:
             repaired = save_classifier(result.classifier, folder, source.info)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)
@@ -136,7 +143,7 @@ def edit_weights(
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
-        return _write_edited(edited, "edit_weights", source, result, inputs, params, seed)
+        return _write_edited(edited, "edit_weights", source, result, inputs, params, seed, progress.meter)
 
 
 def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str, *, seed: int = 0) -> dict[str, Any]:
@@ -175,7 +182,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
         params = {"config": config.model_dump(mode="json")}
-        return _write_edited(tuned, "fine_tune", source, result, inputs, params, seed)
+        return _write_edited(tuned, "fine_tune", source, result, inputs, params, seed, progress.meter)
 
 
 def _write_edited(
@@ -186,8 +193,17 @@ def _write_edited(
     inputs: dict[str, Artifact],
     params: dict[str, Any],
     seed: int,
+    meter: Meter,
 ) -> dict[str, Any]:
-    with writing(path, SCHEMAS["edited"], producer=producer, inputs=inputs, params=params, seed=seed) as folder:
+    with writing(
+        path,
+        SCHEMAS["edited"],
+        producer=producer,
+        inputs=inputs,
+        params=params,
+        seed=seed,
+        meter=meter,
+    ) as folder:
         repaired = save_classifier(result.classifier, folder, source.info)
         _save_state(result.classifier, folder / "model.safetensors")
         delta = {name: value.detach().cpu().contiguous() for name, value in result.delta.items()}

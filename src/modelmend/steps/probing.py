@@ -40,7 +40,13 @@ def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "fu
         inputs = {"suspect": source.artifact, "samples": bank.artifact}
         params = {"mode": mode}
         with writing(
-            evidence, SCHEMAS["evidence"], producer="probe_backdoor", inputs=inputs, params=params, seed=seed
+            evidence,
+            SCHEMAS["evidence"],
+            producer="probe_backdoor",
+            inputs=inputs,
+            params=params,
+            seed=seed,
+            meter=progress.meter,
         ) as folder:
             result.evidence.write(folder / "evidence.json")
             save_triggers(folder / "triggers.safetensors", result.triggers)
@@ -80,7 +86,13 @@ def extract_activations(suspect: str, samples: str, evidence: str, activations: 
             found = collect(source.classifier, x, repair.y, sites, sketch=name == "clean")
             tensors |= {f"{name}/{key}": value.contiguous().cpu() for key, value in found.tensors().items()}
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact}
-        with writing(activations, SCHEMAS["activations"], producer="extract_activations", inputs=inputs) as folder:
+        with writing(
+            activations,
+            SCHEMAS["activations"],
+            producer="extract_activations",
+            inputs=inputs,
+            meter=progress.meter,
+        ) as folder:
             save_file(tensors or {"none": torch.zeros(1)}, folder / "statistics.safetensors")
             summary = {"nodes": list(sites), "runs": [name for name, _ in runs], "samples": len(repair)}
             write_json(folder / "activations.json", summary)

@@ -23,50 +23,54 @@ def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[st
             ``scorecard``, ``privacy``, ``decision``, ``registration``) -> directory; missing ones are left out.
         error: ``stage``, ``message``, ``where``, ``field``, ``fix`` of what stopped the run.
     """
+    with stage("write_report"):
+        _write(report, artifacts, error)
+
+
+def _write(report: str, artifacts: Mapping[str, str], error: Mapping[str, Any] | None) -> None:
     from modelmend.report.html import write_report as render
 
-    with stage("write_report"):
-        have: dict[str, Artifact] = {}
-        for role, schema in SCHEMAS.items():
-            path = artifacts.get(role)
-            if path and (Path(path) / MANIFEST).is_file():
-                try:
-                    have[role] = read_artifact(path, schema)
-                except ArtifactError:
-                    if error is None:
-                        raise
+    have: dict[str, Artifact] = {}
+    for role, schema in SCHEMAS.items():
+        path = artifacts.get(role)
+        if path and (Path(path) / MANIFEST).is_file():
+            try:
+                have[role] = read_artifact(path, schema)
+            except ArtifactError:
+                if error is None:
+                    raise
 
-        def record(role: str, name: str) -> Any:
-            return have[role].json(name) if role in have else None
+    def record(role: str, name: str) -> Any:
+        return have[role].json(name) if role in have else None
 
-        def typed(role: str, name: str, kind: Any) -> Any:
-            return kind.read(have[role].file(name)) if role in have else None
+    def typed(role: str, name: str, kind: Any) -> Any:
+        return kind.read(have[role].file(name)) if role in have else None
 
-        pictures = []
-        if "evidence" in have:
-            pictures = [have["evidence"].file(n) for n in have["evidence"].files if n.endswith(".png")]
-        render(
-            Path(report),
-            suspect=typed("suspect", "suspect.json", SuspectInfo),
-            validation=record("samples", "validation.json"),
-            domain=record("samples", "domain.json"),
-            evidence=typed("evidence", "evidence.json", Evidence),
-            pictures=pictures,
-            pruning=record("pruned", "pruning.json"),
-            edit=record("edited", "edit.json"),
-            scorecard=typed("scorecard", "scorecard.json", Scorecard),
-            privacy=typed("privacy", "privacy.json", PrivacyReport),
-            decision=typed("decision", "decision.json", Decision),
-            registration=typed("registration", "registration.json", Registration),
-            stages=[
-                {"step": item.producer, "seconds": item.seconds, "passes": item.passes, "digest": item.digest}
-                for item in have.values()
-            ],
-            error=error,
-        )
-        if "registration" in have:
-            registration = Registration.read(have["registration"].file("registration.json"))
-            _attach(registration, Path(report))
+    pictures = []
+    if "evidence" in have:
+        pictures = [have["evidence"].file(n) for n in have["evidence"].files if n.endswith(".png")]
+    render(
+        Path(report),
+        suspect=typed("suspect", "suspect.json", SuspectInfo),
+        validation=record("samples", "validation.json"),
+        domain=record("samples", "domain.json"),
+        evidence=typed("evidence", "evidence.json", Evidence),
+        pictures=pictures,
+        pruning=record("pruned", "pruning.json"),
+        edit=record("edited", "edit.json"),
+        scorecard=typed("scorecard", "scorecard.json", Scorecard),
+        privacy=typed("privacy", "privacy.json", PrivacyReport),
+        decision=typed("decision", "decision.json", Decision),
+        registration=typed("registration", "registration.json", Registration),
+        stages=[
+            {"step": item.producer, "seconds": item.seconds, "passes": item.passes, "digest": item.digest}
+            for item in have.values()
+        ],
+        error=error,
+    )
+    if "registration" in have:
+        registration = Registration.read(have["registration"].file("registration.json"))
+        _attach(registration, Path(report))
 
 
 def _attach(registration: Registration, report: Path) -> None:
@@ -93,4 +97,4 @@ def report_failure(state: str, message: str, report: str) -> None:
     error = (
         {"stage": "pipeline", "message": f"{state}: {message or 'see the log of the failed task'}"} if failed else None
     )
-    write_report(report, {}, error=error)
+    _write(report, {}, error)
