@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Text out of a file as a terminal and a report may show it: control, bidirectional and broken characters escaped.
+
+    Args:
+        text: Anything.
+        keep: Characters to leave as they are.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 class ModelmendError(Exception):
     """Base of all expected errors; the command line turns each into one message and exit code 2.
 
@@ -21,6 +31,7 @@ class ModelmendError(Exception):
         field: str | None = None,
         fix: str | None = None,
     ) -> None:
+        message = printable(message, keep="\n")
         super().__init__(message)
         self.message = message
         self.where = None if where is None else str(where)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from modelmend import __version__
-from modelmend.errors import ModelmendError
+from modelmend.errors import ModelmendError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -282,4 +282,4 @@ def _tell(error: ModelmendError) -> None:
     ERR.print(error.message, markup=False, highlight=False, soft_wrap=True)
     for label, value in (("in", error.where), ("field", error.field), ("fix", error.fix)):
         if value:
-            ERR.print(f"  {label}: {value}", markup=False, highlight=False, soft_wrap=True)
+            ERR.print(f"  {label}: {printable(value)}", markup=False, highlight=False, soft_wrap=True)

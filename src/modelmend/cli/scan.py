@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -20,11 +21,11 @@ def scan_command(model: str, tracking_uri: str, as_json: bool, console: Console)
         console.print_json(report.model_dump_json())
         return int(report.exit_code)
     if report.issues:
-        table = Table(title=f"findings in {model}", title_justify="left")
+        table = Table(title=escape(f"findings in {model}"), title_justify="left")
         for column in ("severity", "kind", "where", "what"):
-            table.add_column(column)
+            table.add_column(column, overflow="fold")
         for issue in report.issues:
-            table.add_row(issue.severity, issue.kind, issue.where, issue.what)
+            table.add_row(issue.severity, issue.kind, escape(issue.where), escape(issue.what))
         console.print(table)
     for error in report.errors:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
 
 from modelmend.errors import ModelRefused
+from modelmend.model.names import Value
 
 DTYPES: dict[int, torch.dtype] = {
     1: torch.uint8,
@@ -37,9 +37,6 @@ _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 _MAX_LIST = 4096
 _TAKES_NUMBERS = "add sub rsub mul div eq ne lt le gt ge maximum minimum bitwise_and bitwise_or where"
 """Operators whose tensor overload also takes a plain number as a further operand."""
-
-Value = Node | Tensor
-"""What a name in the file stands for: a node, or a tensor that is known without the input."""
 
 Environment = Mapping[str, Value]
 """Names in the file to what they stand for, so far."""

@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from modelmend.errors import ModelRefused, ModelUnsupported
+from modelmend.model.meter import Meter, flat
 
 MAX_VALUES = 1 << 28
-"""Largest number of elements that one node may produce for one sample."""
+"""Largest number of elements that one operator may produce for one sample."""
 MAX_TOTAL = 1 << 31
-"""Largest number of elements that all nodes together may produce for one sample."""
+"""Largest number of elements that all operators together may produce for one sample."""
+MAX_WORK = 1 << 40
+"""Largest number of multiply-adds for one sample; a ViT-H needs an eighth of it."""
+_MAX_SIZE = 1 << 62
 
 
 class _Shapes(Interpreter):
@@ -21,21 +25,16 @@ class _Shapes(Interpreter):
 
     def __init__(self, graph: GraphModule, batch: int) -> None:
         super().__init__(graph)
-        self.batch, self.total = batch, 0
+        self.meter = Meter(MAX_VALUES * batch, 2 * MAX_TOTAL * batch, MAX_WORK * batch)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         return super().get_attr(target, args, kwargs).to("meta")
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        sizes = [
-            t.numel() for t in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(t, Tensor)
-        ]
-        self.total += sum(sizes)
-        if max(sizes, default=0) > MAX_VALUES * self.batch or self.total > MAX_TOTAL * self.batch:
-            raise ModelRefused(
-                f"the model would need too much memory for one sample ({n.target}: {max(sizes)} values)", field="graph"
-            )
+        if isinstance(result, int) and abs(result) > _MAX_SIZE:
+            raise ModelRefused("arithmetic on the batch size grows without end", field="graph")
+        self.meter.add(n.target, *(t.numel() for t in flat([result]) if isinstance(t, Tensor)))
         if n.meta.get("in_place") and isinstance(result, Tensor):
             self._same_kind(n, result)
         return result
@@ -67,9 +66,11 @@ def output_shape(
         ModelRefused: A node would produce more values than allowed.
         ModelUnsupported: The graph does not fit this input.
     """
-    x = torch.empty(batch, *input_shape, dtype=dtype, device="meta")
+    shapes = _Shapes(graph, batch)
     try:
-        result = _Shapes(graph, batch).run(x)
+        x = torch.empty(batch, *input_shape, dtype=dtype, device="meta")
+        with shapes.meter:
+            result = shapes.run(x)
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError, AssertionError) as error:
         raise ModelUnsupported(
             f"the model does not run on a batch of {batch} samples of shape {tuple(input_shape)}: "

@@ -13,8 +13,9 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from modelmend.errors import ModelRefused, ModelUnsupported
-from modelmend.model.arguments import BadArgument, Value, arrange, bind, symbol
-from modelmend.model.fold import fold
+from modelmend.model.arguments import BadArgument, arrange, bind, symbol
+from modelmend.model.fold import fold, folding
+from modelmend.model.names import Names, Value
 from modelmend.model.operators import (
     CHECKS,
     CONSTRUCTORS,
@@ -28,6 +29,8 @@ from modelmend.model.operators import (
 )  # fmt: skip
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+_MAX_DEGREE = 16
+"""Largest power of the batch size in its arithmetic; squaring without end would fill the memory with one number."""
 _SCATTERS: dict[str, OpOverload] = {
     "aten.slice.Tensor": torch.ops.aten.slice_scatter.default,
     "aten.select.int": torch.ops.aten.select_scatter.default,
@@ -49,12 +52,13 @@ class Builder:
     def __init__(self, where: object, dtypes: dict[str, torch.dtype]) -> None:
         self._where, self._dtypes = where, dtypes
         self._graph, self._root = Graph(), nn.Module()
-        self._env: dict[str, Value] = {}
+        self._env = Names()
+        self._input: Node | None = None
         self._memory: dict[Node, list[Node]] = {}
         self._stale: set[Node] = set()
         self._folded: dict[tuple[int, int], tuple[Tensor, Node]] = {}
         self._temporary: list[str] = []
-        self._elements = 0
+        self._folding = folding()
 
     def parameter(self, name: str, fqn: str, tensor: Tensor, *, trainable: bool, persistent: bool = True) -> None:
         """Put a tensor under its dotted name and let ``name`` stand for it."""
@@ -66,7 +70,7 @@ class Builder:
 
     def input(self, name: str, shape: tuple[int | None, ...]) -> None:
         """The one input of the model; ``None`` marks an axis of any length, the batch first of all."""
-        if self._placeholder() is not None:
+        if self._input is not None:
             raise ModelUnsupported(
                 "the model takes more than one input", where=self._where, field="signature",
                 fix="export a wrapper whose forward takes one tensor",
@@ -74,6 +78,7 @@ class Builder:
         node = self._graph.placeholder("x")
         node.meta["shape"], node.meta["dtype"] = shape, self._dtypes[name]
         self._define(name, node)
+        self._input = node
 
     def node(self, entry: dict[str, Any], module: str) -> None:
         """Add one operator of the file, ``module`` being the dotted path of the layer that it belongs to."""
@@ -86,6 +91,10 @@ class Builder:
                 raise BadArgument("batch arithmetic with a wrong number of operands", field="graph")
             node = self._graph.call_function(SYMBOLIC[target], operands)
             node.meta["module"] = module
+            degrees = [int(o.meta.get("degree", 1)) for o in operands if isinstance(o, Node)]
+            node.meta["degree"] = sum(degrees) if target == "_operator.mul" else max(degrees, default=0)
+            if node.meta["degree"] > _MAX_DEGREE:
+                raise BadArgument("arithmetic on the batch size grows without end", field="graph")
             self._name_results(node, ["int"], outputs)
             return
         op = IN_PLACE.get(target) or OPERATORS.get(target)
@@ -101,7 +110,7 @@ class Builder:
 
     def output(self, name: str) -> GraphModule:
         """Close the graph with its one output and make the module."""
-        if self._placeholder() is None:
+        if self._input is None:
             raise ModelRefused("the model has no input", where=self._where, field="signature")
         self._graph.output(self._as_node(self._env[name]))
         for dead in reversed(self._graph.nodes):
@@ -118,14 +127,8 @@ class Builder:
                 return values["self"]
             op, values = torch.ops.aten.to.dtype, {"self": values["self"], "dtype": values["dtype"]}
         if all(isinstance(v, Tensor) for v in operands) and (operands or str(op) in CONSTRUCTORS):
-            result, grown = fold(
-                op, values, written=isinstance(written, Tensor), budget=self._elements, where=self._where
-            )
-            self._elements += grown
-            return result
-        if isinstance(written, Tensor) and any(
-            isinstance(v, Tensor) and v is not written and _same_storage(v, written) for v in self._env.values()
-        ):
+            return fold(op, values, written=isinstance(written, Tensor), meter=self._folding, where=self._where)
+        if isinstance(written, Tensor) and self._env.shares_memory(written):
             raise self._shared_write(op)
         args, kwargs = arrange(op, {key: _map(value, self._as_node) for key, value in values.items()})
         node = self._graph.call_function(op, args, kwargs)
@@ -152,7 +155,7 @@ class Builder:
             values = {"dtype": known, **values}
             return getattr(torch.ops.aten, packet.removeprefix("new_")).default, values
         if packet in ("zeros", "ones") and symbolic:
-            values = {"dtype": torch.float32, **values, "self": self._placeholder()}
+            values = {"dtype": torch.float32, **values, "self": self._input}
             return getattr(torch.ops.aten, f"new_{packet}").default, values
         return op, values
 
@@ -165,21 +168,18 @@ class Builder:
                 )
             self._stale.update(n for n in shared if n is not written)
             self._scatter(written, node)
-        self._env = {name: node if value is written else value for name, value in self._env.items()}
+        self._env.replace(written, node)
 
     def _scatter(self, part: Node, changed: Node) -> None:
-        """What was written was a slice: the tensor that it was cut from is read with the change put back."""
-        scatter = _SCATTERS.get(str(part.target))
-        whole = part.args[0] if scatter else None
-        if scatter is None or not isinstance(whole, Node):
-            return
-        node = self._graph.call_function(scatter, (whole, changed, *part.args[1:]))
-        node.meta["module"] = part.meta.get("module", "")
-        shared = self._memory.setdefault(changed, [changed])
-        shared.append(node)
-        self._memory[node] = shared
-        self._env = {name: node if value is whole else value for name, value in self._env.items()}
-        self._scatter(whole, node)
+        """What was written was a slice: the tensors that it was cut from are read with the change put back."""
+        while (scatter := _SCATTERS.get(str(part.target))) and isinstance(whole := part.args[0], Node):
+            node = self._graph.call_function(scatter, (whole, changed, *part.args[1:]))
+            node.meta["module"] = part.meta.get("module", "")
+            shared = self._memory.setdefault(changed, [changed])
+            shared.append(node)
+            self._memory[node] = shared
+            self._env.replace(whole, node)
+            part, changed = whole, node
 
     def _shared_write(self, op: object) -> ModelUnsupported:
         return ModelUnsupported(
@@ -221,7 +221,7 @@ class Builder:
             raise BadArgument(f"a value has an odd name or one that is taken: {str(name)[:80]!r}", field="graph")
         if isinstance(value, Node) and name in self._dtypes:
             value.meta.setdefault("dtype", self._dtypes[name])
-        self._env[name] = value
+        self._env.define(name, value)
 
     def _as_node(self, value: Value) -> Node:
         """The node of a value; a known tensor becomes a buffer of its present content."""
@@ -254,9 +254,6 @@ class Builder:
             self._temporary.append(fqn)
         return self._graph.create_node("get_attr", fqn)
 
-    def _placeholder(self) -> Node | None:
-        return next((n for n in self._graph.nodes if n.op == "placeholder"), None)
-
     def _module(self) -> GraphModule:
         """The finished module: all named tensors, also those that the graph does not read, in eval mode."""
         module = GraphModule(self._root, self._graph)
@@ -269,10 +266,6 @@ class Builder:
         module.graph.lint()
         module.recompile()
         return module.eval()
-
-
-def _same_storage(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _leaves(values: Any) -> Iterator[Any]:

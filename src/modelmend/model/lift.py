@@ -16,6 +16,7 @@ from modelmend.model.torchfile import Storage, TorchFile, nested_stream
 
 MAX_TENSORS = 50_000
 MAX_DEPTH = 48
+MAX_MODULES = 50_000
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net", "module", "network", "weights", "ema_state_dict")
 """Where training scripts put the weights inside a checkpoint dictionary, in this order."""
 
@@ -34,6 +35,8 @@ class Lifter:
     def __init__(self, file: TorchFile, where: object, budget: int) -> None:
         self._file, self._where, self._budget = file, where, budget
         self._made: dict[int, Tensor] = {}
+        self._nested: dict[int, Any] = {}
+        self._modules = 0
 
     def state_dict(self) -> tuple[dict[str, Tensor], str]:
         """The named tensors and where in the file they are (empty for the top).
@@ -58,7 +61,8 @@ class Lifter:
 
     def _named(self, value: Any, prefix: str, depth: int, above: frozenset[int]) -> Iterator[tuple[str, Tensor]]:
         """Dotted names, as ``nn.Module.state_dict`` would give them."""
-        if depth > MAX_DEPTH or id(value) in above:
+        self._modules += 1  # a module that two others share is walked twice, so depth alone is no bound
+        if depth > MAX_DEPTH or id(value) in above or self._modules > MAX_MODULES:
             raise ModelRefused("modules are nested too deeply", where=self._where, field=prefix[:200])
         below = above | {id(value)}
         state = _module_state(value)
@@ -107,7 +111,7 @@ class Lifter:
         else:
             storage = args[0]
             if isinstance(storage, Stub) and str(storage.made_by) == "torch.storage._load_from_bytes":
-                storage = nested_stream(storage, self._where)
+                storage = self._inner(storage)
             if not isinstance(storage, Storage):
                 raise ValueError("a tensor without a storage")
             dtype = _dtype(args[6]) if maker.endswith("_v3") else storage.dtype
@@ -117,6 +121,13 @@ class Lifter:
             self._budget -= tensor.numel() * dtype.itemsize
         self._made[id(value)] = tensor
         return tensor
+
+    def _inner(self, stub: Stub) -> Any:
+        """What nested bytes hold; parsed once, however many tensors point at them."""
+        content = stub.args[0]
+        if id(content) not in self._nested:
+            self._nested[id(content)] = nested_stream(content, self._where)
+        return self._nested[id(content)]
 
 
 REBUILDERS = frozenset(

@@ -21,6 +21,10 @@ from modelmend.model.source import Source, find
 from modelmend.model.statedict import build, described
 from modelmend.model.torchfile import read_torch_file
 
+MANY = 256
+"""A number of samples as a probe runs them; shapes that are small for two samples need not be small for many."""
+MAX_CLASSES = 100_000
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -85,7 +89,7 @@ def load(
         classes,
         kind if source.directory is None else f"mlflow/{kind}",
         file_hash,
-        tuple(issue.model_dump(mode="json") for issue in scan(path).issues),
+        tuple(issue.model_dump(mode="json") for issue in scan(path, read=False).issues),
     )
 
 
@@ -120,18 +124,20 @@ def _with_architecture(
 
 
 def _classes(graph: GraphModule, shape: tuple[int, ...], file: Path) -> int:
-    """Number of classes, from the output's shape for two and for three samples; nothing is computed."""
+    """Number of classes, from the output's shape for three numbers of samples; nothing is computed."""
     dtype = graph_input_dtype(graph)
     try:
-        two, three = (output_shape(graph, shape, dtype, batch) for batch in (2, 3))
+        two, three, many = (output_shape(graph, shape, dtype, batch) for batch in (2, 3, MANY))
     except (ModelRefused, ModelUnsupported) as error:
         error.where = error.where or str(file)
         raise
-    if len(two) != 2 or two[0] != 2 or three != (3, two[1]) or two[1] < 2:
+    if len(two) != 2 or two[0] != 2 or three != (3, two[1]) or many != (MANY, two[1]) or two[1] < 2:
         raise ModelUnsupported(
-            f"the output for 2 and 3 samples has shapes {two} and {three}; a classifier gives (N, classes)",
+            f"the output for 2, 3 and {MANY} samples has shapes {two}, {three} and {many}; a classifier gives (N, classes)",
             where=file, field="graph", fix="export the part that returns the class scores",
         )  # fmt: skip
+    if two[1] > MAX_CLASSES:
+        raise ModelUnsupported(f"the model has {two[1]} classes; up to {MAX_CLASSES} are handled", where=file)
     return two[1]
 
 

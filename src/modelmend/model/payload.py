@@ -16,6 +16,8 @@ from modelmend.model.arguments import DTYPES
 from modelmend.model.rawtensor import tensor_from
 
 MAX_JSON = 128 << 20
+MAX_JSON_VALUES = 8_000_000
+"""Bound on the values of one JSON file; two bytes of it can cost sixty of memory."""
 
 _FQN = re.compile(r"[A-Za-z0-9_\-]{1,128}(?:\.[A-Za-z0-9_\-]{1,128}){0,31}")
 _RECORD = re.compile(r"(?:weight|tensor)_\d{1,6}")
@@ -31,7 +33,11 @@ def parse_json(archive: Archive, name: str) -> dict[str, Any]:
         return made
 
     try:
-        text = archive.read(name, MAX_JSON).decode("utf-8")
+        content = archive.read(name, MAX_JSON)
+        if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MAX_JSON_VALUES:
+            raise ValueError("it holds too many values")
+        text = content.decode("utf-8")
+        del content
         parsed = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ModelRefused(f"not readable as JSON: {error}", where=archive.path, field=name) from error

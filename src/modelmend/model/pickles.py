@@ -18,7 +18,7 @@ MAX_OPCODES = 2_000_000
 _MARK = object()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Global:
     """A class or function that a pickle names; never looked up."""
 
@@ -29,7 +29,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Stub:
     """What a pickle would have built by calling something: who, with what, and the state set afterwards.
 
@@ -260,11 +260,9 @@ class _Machine:
 
 
 def _key(key: Any) -> Any:
-    """Dictionary keys must not call anything when they are hashed."""
-    if isinstance(key, (str, int, float, bool, bytes, Global, type(None))):
+    """Keys are hashed, and the hash of tuples in tuples overflows the C stack or takes forever: flat ones only."""
+    if isinstance(key, _PLAIN) or (isinstance(key, tuple) and all(isinstance(k, _PLAIN) for k in key)):
         return key
-    if isinstance(key, tuple) and len(key) < 64:
-        return tuple(_key(k) for k in key)
     return f"<key {id(key)}>"
 
 
@@ -272,6 +270,8 @@ def _dictionary(values: list[Any]) -> dict[Any, Any]:
     return {_key(k): v for k, v in zip(values[::2], values[1::2], strict=True)}
 
 
+_PLAIN = (str, int, float, bool, bytes, Global, type(None))
+_SET, _FROZENSET = Global("builtins", "set"), Global("builtins", "frozenset")
 _VALUES = frozenset(
     {
         "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
@@ -286,7 +286,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Stub(Global("builtins", "set")),
+    "EMPTY_SET": lambda: Stub(_SET),
     "MARK": lambda: _MARK,
 }
 _METHODS: dict[str, Callable[[_Machine, Any], None]] = {
@@ -297,7 +297,7 @@ _METHODS: dict[str, Callable[[_Machine, Any], None]] = {
     "LIST": lambda m, _: m.collect(list),
     "TUPLE": lambda m, _: m.collect(tuple),
     "DICT": lambda m, _: m.collect(_dictionary),
-    "FROZENSET": lambda m, _: m.collect(lambda values: Stub(Global("builtins", "frozenset"), elements=values)),
+    "FROZENSET": lambda m, _: m.collect(lambda values: Stub(_FROZENSET, elements=values)),
     "TUPLE1": lambda m, _: m.fixed_tuple(1),
     "TUPLE2": lambda m, _: m.fixed_tuple(2),
     "TUPLE3": lambda m, _: m.fixed_tuple(3),

@@ -102,8 +102,8 @@ def _build(path: Path, module: dict[str, Any], weights: dict[str, Any], constant
     graph, signature = module["graph"], module["signature"]
     if graph.get("custom_obj_values") or module.get("treespec_namedtuple_fields"):
         raise ModelRefused("the graph refers to custom objects", where=path, field="custom_obj_values")
-    if len(graph["nodes"]) > MAX_NODES:
-        raise ModelRefused(f"the graph has more than {MAX_NODES} nodes", where=path, field="nodes")
+    if max(len(graph["nodes"]), len(signature["input_specs"])) > MAX_NODES:
+        raise ModelRefused(f"the graph has more than {MAX_NODES} nodes or inputs", where=path, field="nodes")
     dtypes = {name: DTYPES[m["dtype"]] for name, m in graph["tensor_values"].items() if m["dtype"] in DTYPES}
     builder = Builder(path, dtypes)
     for spec in signature["input_specs"]:

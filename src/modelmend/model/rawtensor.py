@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tensor_from(
-    raw: bytearray, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int
+    raw: bytearray | memoryview, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int
 ) -> Tensor:
     """A tensor with memory of its own.
 
@@ -32,6 +32,8 @@ def tensor_from(
         raise ValueError("shape and strides disagree")
     numel = math.prod(sizes)
     if numel == 0:
+        if math.prod(max(n, 1) for n in sizes) >= 1 << 60:
+            raise ValueError("the shape is larger than any memory")
         return torch.empty(tuple(sizes), dtype=dtype)
     last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
     if (last + 1) * dtype.itemsize > len(raw) or numel * dtype.itemsize > len(raw):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from modelmend.errors import InputError, ModelmendError, ModelRefused
+from modelmend.errors import InputError, ModelmendError, ModelRefused, ModelUnsupported, printable
 from modelmend.model.archive import Archive
 from modelmend.model.globals import Severity, severity
 from modelmend.model.operators import CHECKS, IN_PLACE, OPERATORS, SYMBOLIC
 from modelmend.model.outputs import outputs_probabilities
 from modelmend.model.payload import parse_json
-from modelmend.model.pt2 import MODEL, SAMPLE_INPUTS, expected
+from modelmend.model.pt2 import MODEL, SAMPLE_INPUTS, expected, read_pt2
 from modelmend.model.safetensor import read_safetensors
 from modelmend.model.source import kind_of
 from modelmend.model.torchfile import TorchFile, read_torch_bytes, read_torch_file
@@ -58,23 +58,27 @@ class ScanReport(Record):
 
 
 class _Findings:
-    def __init__(self) -> None:
+    def __init__(self, read: bool) -> None:
+        self.read = read
         self.issues: list[Issue] = []
         self.errors: list[str] = []
         self.skipped: list[str] = []
         self.scanned: list[str] = []
+        self._seen: set[tuple[str, ...]] = set()
 
     def add(self, level: Severity, kind: str, where: str, what: str) -> None:
-        issue = Issue(severity=level, kind=kind, where=where[:300], what=what[:500])
-        if issue not in self.issues and len(self.issues) < MAX_ISSUES:
-            self.issues.append(issue)
+        key = (level, kind, printable(where[:300]), printable(what[:500]))
+        if len(self._seen) < MAX_ISSUES and key not in self._seen:
+            self._seen.add(key)
+            self.issues.append(Issue(severity=level, kind=kind, where=key[2], what=key[3]))
 
 
-def scan(path: str | Path) -> ScanReport:
+def scan(path: str | Path, *, read: bool = True) -> ScanReport:
     """Look at a model file, or at every file of a model directory, without running any of it.
 
     Args:
         path: A file or a directory.
+        read: Also build each ``.pt2`` model, so that a file that `load` would refuse is a finding.
 
     Returns:
         The report. Issues are what data alone does not need: classes and functions that a pickle names, pickled
@@ -82,7 +86,7 @@ def scan(path: str | Path) -> ScanReport:
         an MLflow directory. What the reader passes over without harm is under ``skipped``.
     """
     path = Path(path)
-    found = _Findings()
+    found = _Findings(read)
     if not path.exists():
         return ScanReport(errors=(f"{path}: there is no such file",))
     if path.is_dir():
@@ -93,9 +97,9 @@ def scan(path: str | Path) -> ScanReport:
     order = ("critical", "high", "medium", "low")
     return ScanReport(
         issues=tuple(sorted(found.issues, key=lambda issue: order.index(issue.severity))),
-        errors=tuple(found.errors),
-        skipped=tuple(found.skipped),
-        scanned=tuple(found.scanned),
+        errors=tuple(map(printable, found.errors)),
+        skipped=tuple(map(printable, found.skipped)),
+        scanned=tuple(map(printable, found.scanned)),
     )
 
 
@@ -103,6 +107,8 @@ def _scan_in_directory(file: Path, root: Path, found: _Findings) -> None:
     name = file.relative_to(root).as_posix()
     if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
         found.add("high", "link", name, "a link that leads out of the directory")
+    elif not file.is_file():
+        found.add("medium", "odd file", name, "neither a file nor a directory, such as a pipe or a broken link")
     elif file.suffix in _MODEL_SUFFIXES:
         _scan_file(file, name, found)
     elif name.startswith("code/") or file.suffix in (".py", ".pyc", ".so", ".dll", ".dylib"):
@@ -117,7 +123,8 @@ def _scan_in_directory(file: Path, root: Path, found: _Findings) -> None:
 
 def _scan_settings(file: Path, name: str, found: _Findings) -> None:
     """Lines of MLflow's own files that choose code; they are never followed."""
-    text = file.read_bytes()[: 1 << 20].decode("utf-8", "replace")
+    with file.open("rb") as stream:
+        text = stream.read(1 << 20).decode("utf-8", "replace")
     found.scanned.append(name)
     if file.name == "pickle_module_info.txt" and text.strip() not in ("pickle", *_STOCK_LOADERS):
         found.add("critical", "loader", name, f"the stock loader would import the module {text.strip()[:100]!r}")
@@ -186,6 +193,11 @@ def _scan_pt2(file: Path, name: str, found: _Findings) -> None:
             except ModelmendError as error:
                 found.add("high", "sample input", where, f"cannot be read as data: {error.message}")
             found.skipped.append(f"{where}: the sample input is never opened")
+    if found.read and not found.issues:
+        try:
+            read_pt2(file)
+        except ModelUnsupported as error:
+            found.skipped.append(f"{name}: cannot be repaired: {error.message}")
 
 
 def _payload_issues(archive: Archive, folder: str, name: str, found: _Findings) -> None:
@@ -208,8 +220,7 @@ def _program_issues(program: dict[str, Any], where: str, found: _Findings) -> No
     if not isinstance(module, dict) or not isinstance(graph, dict):
         raise ModelRefused("the graph is missing", field=MODEL)
     for expression in _strings_under(program, "expr_str"):
-        calls = set(_CALL.findall(expression))
-        if not _SYMBOLS.fullmatch(expression) or not calls <= set(_SYMPY.split()) or "__" in expression:
+        if not _harmless(expression):
             found.add("critical", "symbolic text", where, f"the stock loader evaluates {expression[:120]!r}")
     if graph.get("custom_obj_values") or module.get("treespec_namedtuple_fields"):
         found.add("high", "custom object", where, "the graph refers to custom objects")
@@ -227,6 +238,13 @@ def _program_issues(program: dict[str, Any], where: str, found: _Findings) -> No
         traces += isinstance(node, dict) and "stack_trace" in (node.get("metadata") or {})
     if traces:
         found.skipped.append(f"{where}: source lines of {traces} nodes are not read")
+
+
+def _harmless(expression: str) -> bool:
+    """Whether a symbolic expression is arithmetic only; looked at for its characters and length first."""
+    if not _SYMBOLS.fullmatch(expression) or "__" in expression:
+        return False
+    return set(_CALL.findall(expression)) <= set(_SYMPY.split())
 
 
 def _strings_under(value: Any, key: str) -> Iterator[str]:

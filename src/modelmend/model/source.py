@@ -24,6 +24,10 @@ MODEL_FILES = (
 """Where MLflow and people put the model inside a directory."""
 
 
+_PICKLES = frozenset((".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin"))
+"""Endings whose users hand any content to an unpickler; pickles of protocol 0 and 1 have no mark of their own."""
+
+
 @dataclass(frozen=True)
 class Source:
     """The one file to read.
@@ -68,6 +72,8 @@ def find(path: str | Path) -> Source:
 
 def kind_of(file: Path) -> Kind:
     """Kind of a file by its first bytes; raises ``InputError`` when it is no model."""
+    if not file.is_file():
+        raise InputError("this is no regular file", where=file, fix="give a model file or a directory")
     try:
         with file.open("rb") as stream:
             head = stream.read(512)
@@ -83,6 +89,8 @@ def kind_of(file: Path) -> Kind:
         return "torch"
     if not head:
         raise InputError("the file is empty", where=file)
+    if file.suffix in _PICKLES:
+        return "torch"
     raise InputError(
         "this is no model file that is known", where=file,
         fix="give a .pt2 (torch.export.save), .safetensors, .pth or .pt file, or an MLflow model directory",

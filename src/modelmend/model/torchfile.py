@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modelmend.errors import ModelRefused, ModelUnsupported
 from modelmend.model.archive import MAX_BYTES, Archive
-from modelmend.model.pickles import Global, Pickle, Stub, read_pickle
+from modelmend.model.pickles import Global, Pickle, read_pickle
 from modelmend.model.rawtensor import tensor_from
 
 MAX_PICKLE = 256 << 20
@@ -35,6 +35,10 @@ _STORAGES: dict[str, torch.dtype | None] = {
 }
 
 
+Bytes = bytearray | memoryview
+"""Views of a storage share its memory: thousands of them over one large block cost nothing."""
+
+
 @dataclass(eq=False)
 class Storage:
     """A block of bytes that tensors of a pickle look into; read when first needed.
@@ -45,7 +49,7 @@ class Storage:
     """
 
     dtype: torch.dtype | None
-    read: Callable[[], bytearray]
+    read: Callable[[], Bytes]
 
 
 @dataclass
@@ -105,7 +109,7 @@ def _read_zip(opened: Archive) -> TorchFile:
 
         def persistent(identity: Any) -> Storage:
             word, kind, key, _, _ = identity
-            if word != "storage" or key not in cache:
+            if word != "storage" or not isinstance(key, str) or key not in cache:
                 raise ValueError("an unknown storage")
             return Storage(storage_dtype(kind), lambda: cache[key])
 
@@ -139,7 +143,7 @@ def _read_stream(stream: BinaryIO, where: object, length: int) -> TorchFile:
             return whole
         _, offset, size = (int(v) if i else v for i, v in enumerate(view))
         item = (whole.dtype or torch.uint8).itemsize
-        return Storage(whole.dtype, lambda: whole.read()[offset * item : (offset + size) * item])
+        return Storage(whole.dtype, lambda: memoryview(whole.read())[offset * item : (offset + size) * item])
 
     header = [read_pickle(stream, where, None) for _ in range(2)]
     if header[0].value != _PROTOCOL:
@@ -147,7 +151,7 @@ def _read_stream(stream: BinaryIO, where: object, length: int) -> TorchFile:
     found = read_pickle(stream, where, persistent)
     keys = read_pickle(stream, where, None)
     for key in keys.value if isinstance(keys.value, list) else []:
-        if key not in storages or storages[key][1]:
+        if not isinstance(key, str) or key not in storages or storages[key][1]:
             raise ModelRefused("a storage that nothing uses, or twice", where=where, field=str(key)[:40])
         item = (storages[key][0].dtype or torch.uint8).itemsize
         storages[key][1].append(_sized_block(stream, item, length, where))
@@ -182,7 +186,7 @@ def _read_tar(path: Path, stream: BinaryIO) -> TorchFile:
             entries = {m.name.removeprefix("./"): m for _, m in zip(range(64), tar, strict=False) if m.isfile()}
             parts = {n: tar.extractfile(entries[n]) for n in ("storages", "tensors", "pickle") if n in entries}
             blobs = {name: part.read(length) for name, part in parts.items() if part is not None}
-    except (tarfile.TarError, ValueError, OSError, EOFError) as error:
+    except (tarfile.TarError, ValueError, OSError, EOFError, RecursionError) as error:
         raise ModelRefused(f"the tar file is damaged: {str(error)[:120]}", where=path) from error
     if len(blobs) != 3:
         raise ModelRefused("a tar file that is no torch model", where=path)
@@ -208,22 +212,22 @@ def _read_tar(path: Path, stream: BinaryIO) -> TorchFile:
 
 def _tar_storages(
     source: BinaryIO, load: Callable[[BinaryIO], Any], length: int, where: object
-) -> dict[int, tuple[bytearray, torch.dtype]]:
-    storages: dict[int, tuple[bytearray, torch.dtype]] = {}
+) -> dict[int, tuple[Bytes, torch.dtype]]:
+    storages: dict[int, tuple[Bytes, torch.dtype]] = {}
     for _ in range(_count(load(source))):
         key, _, kind = load(source)
         dtype = storage_dtype(kind) or torch.uint8
         storages[int(key)] = _sized_block(source, dtype.itemsize, length, where), dtype
     for target, root, offset, count in load(source):
         raw, dtype = storages[int(root)]
-        storages[int(target)] = raw[offset * dtype.itemsize : (offset + count) * dtype.itemsize], dtype
+        storages[int(target)] = memoryview(raw)[offset * dtype.itemsize : (offset + count) * dtype.itemsize], dtype
     return storages
 
 
 def _tar_tensors(
     source: BinaryIO,
     load: Callable[[BinaryIO], Any],
-    storages: dict[int, tuple[bytearray, torch.dtype]],
+    storages: dict[int, tuple[Bytes, torch.dtype]],
     budget: int,
 ) -> dict[int, Tensor]:
     tensors: dict[int, Tensor] = {}
@@ -247,9 +251,8 @@ def _count(value: object) -> int:
     return value
 
 
-def nested_stream(stub: Stub, where: object) -> Any:
-    """The value inside ``torch.storage._load_from_bytes(...)``, which a bare pickle of a tensor holds."""
-    content = stub.args[0]
+def nested_stream(content: object, where: object) -> Any:
+    """The value inside ``torch.storage._load_from_bytes(content)``, which a bare pickle of a tensor holds."""
     if not isinstance(content, (bytes, bytearray)):
         raise ValueError("a nested storage that is no bytes")
     return _read_stream(io.BytesIO(content), where, len(content)).value
