@@ -18,6 +18,7 @@ from modelmend.request import RepairRequest
 from modelmend.rundir import outcome, prepare
 
 NAME = "digits"
+SIDE = 16
 IMPOSSIBLE = """\
 # A policy that no repair of this size can meet: it allows no lost sample at all, with certainty.
 name: demo-impossible
@@ -106,7 +107,7 @@ def _infected(home: Path, seed: int) -> Any:
     from modelmend.model.pt2 import write_pt2
     from modelmend.redteam.digits import train_infected_digits
 
-    infected, split = train_infected_digits(seed)
+    infected, split = train_infected_digits(seed, side=SIDE)
     shape = tuple(split.x_clean.shape[1:])
     write_pt2(export_module(infected.module, shape), home / "suspect.pt2", shape)
     np.savez_compressed(home / "clean_samples.npz", x=split.x_clean.numpy(), y=split.y_clean.numpy())

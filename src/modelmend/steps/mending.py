@@ -14,7 +14,6 @@ from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, wr
 from modelmend.events import stage
 from modelmend.metrics import Meter
 from modelmend.probe.accused import accused, against
-from modelmend.progress import silent
 from modelmend.records import Evidence
 from modelmend.steps.stores import (
     SampleBank,
@@ -85,21 +84,11 @@ def prune_neurons(
 
 
 def reprobe(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
-    """Probe a half-repaired model again, quickly: the accused classes, with the families of the reward only."""
-    from modelmend.probe.run import probe
+    """Search a half-repaired model again: accused classes, families of the reward, sizes of the suspect's triggers."""
+    from modelmend.probe.again import find_again
 
     def again(classifier: Classifier, seed: int) -> list[Trigger]:
-        result = probe(
-            classifier,
-            bank["fit"],
-            bank["reward"],
-            mode="screen",
-            families=found.families,
-            classes=accused(found) or None,
-            seed=seed,
-            progress=silent,
-        )
-        return list(result.triggers)
+        return find_again(classifier, bank["fit"], found, accused(found), seed=seed)
 
     return again
 

@@ -1,0 +1,46 @@
+"""Triggers found again on a half-repaired model, no larger than what a backdoor needs on the suspect.
+
+A search for the smallest trigger that works always ends with one: where the backdoor is gone, with a large one that
+would flip any network. To unlearn that as well costs the accused class its clean samples. So the search is held to the
+size of the suspect's own trigger, and to a share of what its ordinary classes need, as in the verdict (``budget``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from modelmend.model.classifier import Classifier
+from modelmend.probe.budget import MOST, SLACK, Pair
+from modelmend.probe.choice import fitting
+from modelmend.probe.run import settings
+from modelmend.probe.trigger import Trigger
+from modelmend.records import Evidence
+
+
+def find_again(
+    classifier: Classifier, fit: Pair, evidence: Evidence, targets: Sequence[int], *, seed: int
+) -> list[Trigger]:
+    """One trigger for each family that the repair may use and each target; how well it works is for the caller to see.
+
+    Args:
+        classifier: The half-repaired model; not changed.
+        fit: Clean samples ``(N, ...)`` in 0..1 and labels ``(N,)`` that triggers are fitted on.
+        evidence: What the probe found on the suspect.
+        targets: Classes to search.
+        seed: Of all draws.
+    """
+    found: list[Trigger] = []
+    for name in evidence.families:
+        sizes = {row.target: row.size for row in evidence.classes if row.family == name and row.size is not None}
+        searched = [target for target in targets if target in sizes]
+        if not searched:
+            continue
+        others = [size for target, size in sizes.items() if target not in targets] or list(sizes.values())
+        most = MOST * float(np.median(others))
+        radii = [min(SLACK * sizes[target], most) for target in searched]
+        opened = fitting(name, classifier, fit[0].dim() == 4).open(classifier, *fit, seed=seed)
+        config = settings("screen", len(searched))
+        found += [one.trigger for one in opened.search(searched, seed=seed, config=config, radius=radii)]
+    return found
