@@ -26,6 +26,10 @@ def floor(value: float, high: float) -> Measured:
     return Measured(value=value, low=0.0, high=high, n=300)
 
 
+def unseen(role: str = "used", family: str = "patch"):
+    return residual(role, family).model_copy(update={"before": rate(60, 360)})
+
+
 def blocking(decision) -> set[str]:
     return {check.name for check in decision.checks if check.blocks}
 
@@ -94,6 +98,8 @@ def test_the_number_of_gate_samples_needed_is_exact(n, enough):
             "backdoor.used.patch.3",
         ),
         ({"residuals": (residual(hits=100, floor=Measured()), residual("kept", "additive"))}, "backdoor.used.patch.3"),
+        ({"residuals": (unseen(), unseen("kept", "additive"))}, "backdoor.seen"),
+        ({"probe_before": None}, "backdoor.seen"),
         ({"probe_after": None}, "backdoor.verdict"),
         ({"known_trigger_after": rate(40, 400)}, "backdoor.known_trigger"),
         ({"known_trigger_after": Measured()}, "backdoor.known_trigger"),
@@ -104,6 +110,13 @@ def test_one_fault_blocks_and_is_named(changes, blocked):
     assert decision.verdict == "refuse"
     assert blocked in blocking(decision)
     assert any(reason.startswith(blocked) for reason in decision.reasons)
+
+
+def test_what_was_clean_before_needs_no_trigger_that_worked():
+    clean = good_card(
+        probe_before=evidence(backdoor=False, success=0.05), residuals=(unseen(), unseen("kept", "additive"))
+    )
+    assert decide(clean).verdict == "pass"
 
 
 def test_a_floor_lifts_the_bound_of_a_fragile_model():

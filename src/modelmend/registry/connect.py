@@ -125,4 +125,4 @@ def _move_in(whole: Path, file: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        os.replace(whole, file)
+        whole.replace(file)
