@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -39,8 +41,15 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...], *, dtype: tor
         module.train(training)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
-        torch.export.save(program, path)
+        save_program(program, path)
         return read_pt2(path)
+
+
+def save_program(program: torch.export.ExportedProgram, where: str | Path | IO[bytes]) -> None:
+    """``torch.export.save`` without its warning about tensors that share storage, which is of use to no reader."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
+        torch.export.save(program, where)
 
 
 def export_program(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> torch.export.ExportedProgram:

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule
 
 from modelmend.errors import ModelUnsupported
-from modelmend.model.export import export_program, graph_input_dtype
+from modelmend.model.export import export_program, graph_input_dtype, save_program
 from modelmend.model.hashing import content_hash
 from modelmend.model.operators import OPERATORS
 from modelmend.model.pt2 import MODEL, read_pt2
@@ -47,7 +47,7 @@ def write_pt2(graph: GraphModule, path: str | Path, input_shape: tuple[int, ...]
         parameter.requires_grad_(parameter.is_floating_point())
     dtype = graph_input_dtype(clean)
     stock = io.BytesIO()
-    torch.export.save(export_program(clean, input_shape, dtype), stock)
+    save_program(export_program(clean, input_shape, dtype), stock)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".pt2")
     os.close(handle)
     temporary = Path(name)
