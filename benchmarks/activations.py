@@ -2,9 +2,11 @@
 
     python benchmarks/activations.py [--threads 1] [--device cpu] [--rounds 15] [--out activations.json]
 
-Rounds alternate between the forms, so that a busy machine slows all alike. Printed are the median over the rounds of
-the ratio to the bare pass of the same round, and the ratio of the fastest rounds. On the CPU the time is that of the
-process (what other programs take does not count), on an accelerator that of the wall.
+Rounds go through the forms in changing order, so that a busy machine slows all alike and none always runs into the
+memory that the same other one left. Printed are the ratio of the medians over the rounds and that of the fastest
+rounds, to the faster of two bare passes (the module as it is, and the executor that `collect` uses), and the median of the
+ratios within a round, to the mean of both. On the CPU the time
+is that of the process (what other programs take does not count), on an accelerator that of the wall.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from modelmend.model.activations import collect, sites_of
 from modelmend.model.architectures import ARCHITECTURES
 from modelmend.model.classifier import Classifier
+from modelmend.model.execute import Program
 from modelmend.model.export import export_module
 from modelmend.model.groups import find_groups
 from modelmend.records import Preprocessing
@@ -45,29 +48,45 @@ def measure(name: str, samples: int, device: str, rounds: int) -> dict[str, floa
         if device != "cpu":
             torch.cuda.synchronize()
 
+    program = Program(graph)
+
+    @torch.no_grad()
+    def executed() -> None:
+        for part in torch.split(x, BATCH):
+            program.run(classifier.model_input(part))
+        if device != "cpu":
+            torch.cuda.synchronize()
+
     forms: dict[str, Callable[[], object]] = {
-        "bare": bare,
+        "module": bare,
+        "executor": executed,
         "moments": lambda: collect(classifier, x, y, sites, BATCH),
         "sketch": lambda: collect(classifier, x, y, sites, BATCH, sketch=True),
         "full": lambda: collect(classifier, x, y, sites, BATCH, full=True),
     }
     clock = time.process_time if device == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {form: [] for form in forms}
-    for _ in range(rounds):
-        for form, run in forms.items():
+    for number in range(rounds + 1):
+        order = list(forms)
+        for form in order[number % len(order) :] + order[: number % len(order)]:
             started = clock()
-            run()
-            times[form].append(clock() - started)
+            forms[form]()
+            if number:  # the first round warms up
+                times[form].append(clock() - started)
+    median = {form: statistics.median(taken) for form, taken in times.items()}
+    fastest = {form: min(taken) for form, taken in times.items()}
     ratios = {}
     for form in ("moments", "sketch", "full"):
-        paired = [a / b for a, b in zip(times[form], times["bare"], strict=True)][1:]
-        ratios[form] = round(statistics.median(paired), 3)
-        ratios[f"{form}_fastest"] = round(min(times[form]) / min(times["bare"]), 3)
+        ratios[form] = round(median[form] / min(median["module"], median["executor"]), 3)
+        pairs = zip(times[form], times["module"], times["executor"], strict=True)
+        ratios[f"{form}_paired"] = round(statistics.median(2 * t / (a + b) for t, a, b in pairs), 3)
+        ratios[f"{form}_fastest"] = round(fastest[form] / min(fastest["module"], fastest["executor"]), 3)
     return {
         "architecture": name,
         "sites": len(sites),
         "samples": samples,
-        "bare_s": round(min(times["bare"]), 3),
+        "module_s": round(median["module"], 3),
+        "executor_s": round(median["executor"], 3),
         **ratios,
     }
 

@@ -57,7 +57,7 @@ def test_family_is_written_and_read_again_bit_for_bit(name: str, exported: Any, 
 
 @pytest.mark.parametrize("name", ["cnn_small", "vit_mha"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_element_types_are_read_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_element_types_are_read_and_written_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     module = ZOO[name].module().to(dtype)
     x = ZOO[name].inputs(3, dtype=dtype)
     path = _export(module, tmp_path / "m.pt2", x)
@@ -65,6 +65,9 @@ def test_element_types_are_read_bit_for_bit(name: str, dtype: torch.dtype, tmp_p
     with torch.no_grad():
         assert torch.equal(graph(x), torch.export.load(path).module()(x))
     assert {p.dtype for p in graph.parameters()} == {dtype}
+    write_pt2(graph, tmp_path / "again.pt2", ZOO[name].shape)
+    with torch.no_grad():
+        assert torch.equal(torch.export.load(tmp_path / "again.pt2").module()(x), graph(x))
 
 
 def test_form_is_one_placeholder_pure_operators_and_one_tensor_out(exported: Any) -> None:
