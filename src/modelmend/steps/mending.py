@@ -14,6 +14,7 @@ from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, wr
 from modelmend.events import stage
 from modelmend.metrics import Meter
 from modelmend.probe.accused import accused, against
+from modelmend.progress import silent
 from modelmend.records import Evidence
 from modelmend.steps.stores import (
     SampleBank,
@@ -63,7 +64,7 @@ def prune_neurons(
             config=config,
             seed=seed,
             progress=progress,
-            reprobe=reprobe(bank, found),
+            reprobe=probe_again(bank, found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params = {"config": config.model_dump(mode="json")}
@@ -83,8 +84,31 @@ def prune_neurons(
         return {"groups_cut": len(result.cut), "content_hash": repaired}
 
 
-def reprobe(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
-    """Search a half-repaired model again: accused classes, families of the reward, sizes of the suspect's triggers."""
+def probe_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
+    """Probe a pruned network again, quickly: accused classes, families of the reward, of whatever size they need now.
+
+    How much larger they had to become is what tells a cut backdoor from a hidden one.
+    """
+    from modelmend.probe.run import probe
+
+    def again(classifier: Classifier, seed: int) -> list[Trigger]:
+        result = probe(
+            classifier,
+            bank["fit"],
+            bank["reward"],
+            mode="screen",
+            families=found.families,
+            classes=accused(found) or None,
+            seed=seed,
+            progress=silent,
+        )
+        return list(result.triggers)
+
+    return again
+
+
+def search_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
+    """Search an edited network again at the size of the suspect's triggers: what is to be unlearned is no larger."""
     from modelmend.probe.again import find_again
 
     def again(classifier: Classifier, seed: int) -> list[Trigger]:
@@ -116,7 +140,7 @@ def edit_weights(
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(pruned, SCHEMAS["pruned"])
         model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
-        again = reprobe(bank, found)
+        again = search_again(bank, found)
         config = EditConfig()
         result = edit(
             model,
@@ -157,7 +181,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(edited, SCHEMAS["edited"])
         model = open_classifier(before, source.info, expect=before.json("edit.json")["content_hash"])
-        fresh = reprobe(bank, found)(model, seed + 2)
+        fresh = search_again(bank, found)(model, seed + 2)
         config = FineTuneConfig()
         result = tune(
             model,

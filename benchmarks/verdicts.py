@@ -1,0 +1,218 @@
+"""Does the gate's verdict agree with the truth: ``python -m benchmarks.verdicts --data DIR --suite small``.
+
+Each model goes through the whole path, as a user would run it, and in weakened forms of it on purpose: no repair at all,
+pruning only, an edit that is cut short, an edit against another class than the accused one. The verdict is set beside
+the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a false pass. A *good* one has
+a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON file a case; resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.measure import final_measurement
+from modelmend import steps
+from modelmend.artifacts import SCHEMAS, read_artifact, write_json, writing
+from modelmend.editing import edit as editing
+from modelmend.editing.tuning import TuneConfig
+from modelmend.metrics import clopper_pearson
+from modelmend.model.pt2 import write_pt2
+from modelmend.probe.accused import against
+from modelmend.records import Decision, Evidence, Scorecard
+from modelmend.redteam.sealed import PURPOSE
+from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, save_classifier
+
+BAD, GOOD, LOST = 0.10, 0.03, 0.02
+VARIANTS = ("whole", "untouched", "shallow", "half-way")
+
+
+def run_case(case: Case, out: Path, *, budget: int, seed: int, variants: Sequence[str], console: Console) -> None:
+    """All variants of one model; finished ones are skipped."""
+    wanted = [v for v in variants if not (out / f"{case.name}-s{seed}-{v}.json").exists()]
+    if not wanted:
+        return
+    home = Path(tempfile.mkdtemp(prefix="verdicts-"))
+    try:
+        made = _prepare(case, home, budget, seed)
+        for variant in wanted:
+            started = time.monotonic()
+            row = _judge(case, home, made, variant, seed)
+            row |= {"budget": budget, "seed": seed, "seconds": round(time.monotonic() - started, 1)}
+            write_json(out / f"{case.name}-s{seed}-{variant}.json", row)
+            console.print(
+                f"{case.name} {variant}: ASR {_percent(row['asr'])}, ACC {row['acc']:.1%} "
+                f"(lost {row['lost']:.1%}), {row['verdict']}",
+                highlight=False,
+            )
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _prepare(case: Case, home: Path, budget: int, seed: int) -> dict[str, str]:
+    """Import, validate, probe, extract, prune: the same for all variants."""
+    write_pt2(case.classifier().graph, home / "suspect.pt2", case.input_shape)
+    drawn = draw_budget(case.pool, budget, seed)
+    np.savez(home / "samples.npz", x=drawn.x.numpy(), y=drawn.y.numpy())
+    told = case.recipe.preprocessing
+    made = {role: str(home / role) for role in ("suspect", "samples", "evidence", "activations", "pruned")}
+    steps.import_model(
+        str(home / "suspect.pt2"), made["suspect"], input_shape=list(case.input_shape), mean=list(told.mean),
+        std=list(told.std),
+    )  # fmt: skip
+    steps.validate_samples(made["suspect"], str(home / "samples.npz"), made["samples"], seed=seed)
+    steps.probe_backdoor(made["suspect"], made["samples"], made["evidence"], seed=seed)
+    steps.extract_activations(made["suspect"], made["samples"], made["evidence"], made["activations"])
+    steps.prune_neurons(
+        made["suspect"], made["samples"], made["evidence"], made["activations"], made["pruned"], seed=seed
+    )
+    return made
+
+
+def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int) -> dict[str, Any]:
+    """Edit in the variant's way, measure, audit, judge; then, and only then, look at the truth."""
+    edited, card, privacy, decision = (str(home / f"{variant}-{r}") for r in ("edited", "card", "privacy", "decision"))
+    EDITS[variant](made, edited, seed)
+    parts = (made["suspect"], made["samples"])
+    steps.measure_repair(*parts, made["evidence"], made["pruned"], edited, card, seed=seed)
+    steps.audit_privacy(*parts, edited, privacy, seed=seed)
+    verdict = steps.gate_repair(made["samples"], card, privacy, decision, seed=seed)
+    judged = Decision.read(read_artifact(decision, SCHEMAS["decision"]).file("decision.json"))
+    measured = Scorecard.read(read_artifact(card, SCHEMAS["scorecard"]).file("scorecard.json"))
+    found = Evidence.read(read_artifact(made["evidence"], SCHEMAS["evidence"]).file("evidence.json"))
+    source = open_suspect(made["suspect"])
+    repaired = open_classifier(read_artifact(edited, SCHEMAS["edited"]), source.info)
+    truth, before = final_measurement(case, repaired), final_measurement(case, source.classifier)
+    attack = None if case.sealed is None else case.sealed.open(purpose=PURPOSE)
+    return {
+        "model": case.name,
+        "attack": case.recipe.attack,
+        "infected": case.infected,
+        "variant": variant,
+        "verdict": verdict,
+        "blocking": [check.name for check in judged.checks if check.blocks],
+        "acc": truth.acc,
+        "lost": before.acc - truth.acc,
+        "asr": truth.asr,
+        "asr_before": before.asr,
+        "target": getattr(attack, "target_class", None),
+        "suspects": list(found.suspects),
+        "probability": found.probability,
+        "groups_cut": measured.groups_cut,
+        "residuals": [
+            [
+                row.family,
+                row.role,
+                row.target,
+                row.before.value,
+                row.after.value,
+                row.after.high,
+                row.floor and row.floor.high,
+            ]
+            for row in measured.residuals
+        ],
+    }
+
+
+def _whole(made: dict[str, str], edited: str, seed: int) -> None:
+    steps.edit_weights(made["suspect"], made["samples"], made["evidence"], made["pruned"], edited, seed=seed)
+
+
+def _edited_with(config: editing.EditConfig | None, share: float = 1.0) -> Callable[[dict[str, str], str, int], None]:
+    def weakened(made: dict[str, str], edited: str, seed: int) -> None:
+        source, bank = open_suspect(made["suspect"]), open_samples(made["samples"])
+        artifact, found, triggers = open_evidence(made["evidence"])
+        model, log = (
+            source.classifier.clone().frozen(),
+            {"method": "none", "relative_norm": 0.0, "batch_norm": "frozen"},
+        )
+        if config is not None:
+            chosen = against(triggers, found.suspects[:1])
+            parts = (bank["fit"], bank["reward"], bank["select"])
+            result = editing.edit(model, *parts, chosen, config=config, seed=seed)
+            state, start = result.classifier.graph.state_dict(), source.classifier.graph.state_dict()
+            model.graph.load_state_dict(
+                {k: torch.lerp(start[k], v, share) if v.is_floating_point() else v for k, v in state.items()}
+            )
+            log = result.log
+        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact}
+        with writing(edited, SCHEMAS["edited"], producer="edit_weights", inputs=inputs, seed=seed) as folder:
+            content = save_classifier(model, folder, source.info)
+            write_json(folder / "edit.json", {**log, "content_hash": content})
+
+    return weakened
+
+
+SHORT = editing.EditConfig(repair=TuneConfig(epochs=1), rounds=1)
+EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
+    "whole": _whole,
+    "untouched": _edited_with(None),
+    "shallow": _edited_with(SHORT),
+    "half-way": _edited_with(SHORT, share=0.5),
+}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: counts of agreement with exact intervals, then every case."""
+    bad = [r for r in rows if r["infected"] and r["asr"] is not None and r["asr"] > BAD]
+    good = [r for r in rows if (r["asr"] or 0.0) < GOOD and r["lost"] < LOST and (r["infected"] or r["asr"] is None)]
+    lines = ["| question | cases | models | count | rate | 95 % interval |", "|---|---|---|---|---|---|"]
+    for title, cases, wrong in (("false pass", bad, "pass"), ("false block", good, None)):
+        count = sum(r["verdict"] == "pass" if wrong else r["verdict"] != "pass" for r in cases)
+        low, high = clopper_pearson(count, len(cases)) if cases else (0.0, 1.0)
+        models = len({r["model"] for r in cases})
+        rate = f"{count / len(cases):.0%}" if cases else "-"
+        lines.append(f"| {title} | {len(cases)} | {models} | {count} | {rate} | {low:.0%} .. {high:.0%} |")
+    lines += ["", "| model | variant | ASR before | ASR | ACC | lost | verdict | blocked by |", "|" + "---|" * 8]
+    for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
+        lines.append(
+            f"| {r['model']} | {r['variant']} | {_percent(r['asr_before'])} | {_percent(r['asr'])} | {r['acc']:.1%} "
+            f"| {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def main() -> None:
+    """Run what is missing, then print the table of everything in the output folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the parquet files")
+    parser.add_argument("--zoo", type=Path, default=Path("benchmarks/zoo"))
+    parser.add_argument("--suite", choices=SUITES, default="smoke")
+    parser.add_argument("--models", default="", help="comma-separated parts of names; all when empty")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--budget", type=int, default=700, help="clean samples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("verdicts"))
+    told = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    told.out.mkdir(parents=True, exist_ok=True)
+    console = Console(soft_wrap=True)
+    parts = [part for part in told.models.split(",") if part]
+    for case in read_cases(told.suite, told.data, told.zoo):
+        if not parts or any(part in case.name for part in parts):
+            run_case(
+                case, told.out, budget=told.budget, seed=told.seed, variants=told.variants.split(","), console=console
+            )
+    rows = [json.loads(path.read_text()) for path in sorted(told.out.glob("*-s*-*.json"))]
+    (told.out / "table.md").write_text(summary(rows), encoding="utf-8")
+    console.print(summary(rows), markup=False)
+
+
+if __name__ == "__main__":
+    main()
