@@ -78,7 +78,15 @@ def test_a_class_that_needs_a_larger_trigger_counts_less() -> None:
     x = torch.rand(4, 1, 8, 8)
     triggers = [additive(0.1, 1), additive(0.3, 2), additive(0.1, 1, "patch")]
     weight = pair_weights(triggers, [("additive", 1), ("additive", 2), ("patch", 1)], x * 0.5)
-    assert torch.allclose(weight, torch.tensor([0.5 * 81 / 82, 0.5 / 82, 0.5]), atol=1e-3)
+    assert torch.isclose(weight[0] / weight[1], torch.tensor(4 * 81.0), rtol=1e-3)  # fourth power, two families agree
+    assert torch.isclose(weight.sum(), torch.tensor(1.0))
+
+
+def test_a_class_that_only_one_family_names_counts_less() -> None:
+    x = torch.rand(4, 1, 8, 8)
+    triggers = [additive(0.1, 1), additive(0.1, 1, "patch"), additive(0.1, 2, "warp")]
+    weight = pair_weights(triggers, [("additive", 1), ("patch", 1), ("warp", 2)], x * 0.5)
+    assert torch.allclose(weight, torch.tensor([4 / 9, 4 / 9, 1 / 9]), atol=1e-4)
 
 
 def test_fresh_triggers_are_held_to_the_size_of_the_first() -> None:

@@ -4,7 +4,8 @@
 
 A *pair* is a trigger family and the class it leads to. Its weight falls with the fourth power of its trigger's size
 against the smallest of the family, since a class that needs a far larger change than another one is hardly the
-attacker's; the weights sum to one and every family has the same share. Every generation of candidate triggers of that
+attacker's; every family has the same share, multiplied by the square of the number of families that name the pair's
+class; the weights sum to one. Every generation of candidate triggers of that
 pair (those found on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of
 the most successful one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the
 triggers' own classes. All rates are averages of the share of samples (what counts in the end) and of the mean
@@ -217,7 +218,10 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
 
 @torch.no_grad()
 def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
-    """Weight of each pair ``(P,)``, summing to one: inverse fourth power of its first trigger's size (ours).
+    """Weight of each pair ``(P,)``, summing to one (ours).
+
+    ``w ~ n_t^2 c^-4 / (sum of c^-4 over the family)``: c is the size of the pair's first trigger, n_t the number of
+    families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's.
 
     Args:
         triggers: First generation first.
@@ -233,8 +237,9 @@ def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str
     families = [p[0] for p in pairs]
     for family in set(families):
         mine = torch.tensor([f == family for f in families])
-        weight[mine] /= weight[mine].sum() * len(set(families))
-    return weight
+        weight[mine] /= weight[mine].sum()
+    support = torch.tensor([sum(other == target for _, other in pairs) for _, target in pairs]).square()
+    return weight * support / (weight * support).sum()
 
 
 def _rows(

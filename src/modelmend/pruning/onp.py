@@ -64,6 +64,9 @@ class PruningConfig(Record):
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.25
     """No further round when fresh triggers succeed less than this on the best mask."""
+    least_reward: float = 0.2
+    """Cut nothing, and search no further, when the best mask of a round is worth less than this: in a small network the
+    backdoor can sit in groups that every class needs."""
     least_fall: float = 0.25
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
     least_growth: float = 1.4
@@ -187,6 +190,9 @@ def prune(
             deadline=started + config.seconds, progress=progress,
         )  # fmt: skip
         log += state.log
+        if state.best.reward < config.least_reward:
+            log.append({"event": "not worth it", "round": number, "reward": state.best.reward})
+            break
         if number == config.refreshes or reprobe is None or time.monotonic() > started + config.seconds:
             break
         progress("probing the pruned network again", number, config.refreshes)
@@ -340,7 +346,8 @@ def choose(
 ) -> tuple[Candidate, list[dict[str, Any]]]:
     """Pick among the best masks by the mean of their rewards on the reward and the select split.
 
-    The uncut network is always a candidate, and it wins when the best fall in probe success is under ``least_fall``.
+    The uncut network is always a candidate, and it wins when the others' falls in probe success are under
+    ``least_fall`` or their rewards under ``least_reward``.
 
     Returns:
         The choice and one log row a candidate.
@@ -355,7 +362,7 @@ def choose(
     for i, candidate in enumerate(candidates):
         fall = float(state.judge.class_fall(torch.tensor([candidate.success])))
         score = (candidate.reward + float(outcome.reward[i])) / 2
-        if candidate.cut and fall < config.least_fall:
+        if candidate.cut and (fall < config.least_fall or candidate.reward < config.least_reward):
             score = -1.0
         scores.append(score)
         rows.append(
