@@ -95,7 +95,8 @@ def test_tables_are_probed_without_image_families() -> None:
     model = Classifier(export_module(module, (6,)), Preprocessing(kind="raw"), 4)
     x, y = torch.randn(60, 6) * 3, torch.arange(60) % 4
     result = probe(model, (x[:30], y[:30]), (x[30:], y[30:]), mode="screen")
-    assert set(result.evidence.families) == {"patch", "additive"}
+    assert set(result.evidence.families) == {"patch", "additive", "feature"}
+    assert not result.evidence.calibrated
 
 
 def test_a_family_that_needs_batch_norm_gives_way_to_its_substitute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modelmend.model.classifier import Classifier
-from modelmend.probe.residual import residual
+from modelmend.probe.residual import HARMLESS, residual
 from modelmend.probe.run import probe
 from modelmend.records import Evidence, Residual
 
@@ -67,7 +67,10 @@ def test_an_infected_model_that_was_not_repaired_stays_high(infected: Case) -> N
 def test_a_clean_model_stays_low(clean: Case) -> None:
     rows = measured(clean, clean.classifier, ["patch"], "feature")
     assert all((row.after.high or 1) <= BOUND for row in rows)
-    assert all(row.floor is not None and (row.floor.value or 0) <= 0.1 for row in rows)
+    for row in rows:
+        needed = (row.after.high or 1) > HARMLESS
+        assert (row.floor is not None) == needed and row.excess is not None
+        assert row.floor is None or (row.floor.value or 0) <= 0.1
 
 
 def test_a_true_repair_brings_it_down(infected: Case) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from modelmend.probe.score import lead
+from modelmend.probe.score import lead, suspicion
 from modelmend.records import ClassEvidence
 
 FILE = "calibration.json"
@@ -30,7 +30,8 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     """Scale-free summary of the evidence, comparable between models, data sets and numbers of classes.
 
     Returns:
-        ``lead``: largest distance, over the families, from a family's first class to its second, in units of the
+        ``ahead``: 1 - suspicion of the second class / suspicion of the first, so 0 where two classes stand side by
+        side; ``lead``: largest distance, over the families, from a family's first class to its second, in units of the
         family's noise, as ``log1p``; ``second_lead``: the same of the next family; ``anomaly``: ``log1p`` of the
         largest robust z-score; ``agree``: share of families whose first class is that of the leading family.
     """
@@ -38,12 +39,14 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
     rows = {f: r for f, r in rows.items() if len(r) > 2}
     if not rows:
-        return {"lead": 0.0, "second_lead": 0.0, "anomaly": 0.0, "agree": 0.0}
+        return {"ahead": 0.0, "lead": 0.0, "second_lead": 0.0, "anomaly": 0.0, "agree": 0.0}
     leads = {f: math.log1p(lead(found)) for f, found in rows.items()}
     first = {f: max(found, key=lambda r: r.strength or -math.inf).target for f, found in rows.items()}
     order = sorted(leads, key=lambda f: leads[f], reverse=True)
     anomalies = [r.anomaly for found in rows.values() for r in found if r.anomaly is not None]
+    scores = sorted(suspicion(classes).values(), reverse=True)
     return {
+        "ahead": 1 - scores[1] / scores[0] if len(scores) > 2 and scores[0] > 0 else 0.0,
         "lead": leads[order[0]],
         "second_lead": leads[order[1]] if len(order) > 1 else 0.0,
         "anomaly": math.log1p(max(0.0, *anomalies)) if anomalies else 0.0,
@@ -52,10 +55,15 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
 
 
 def probability(classes: Sequence[ClassEvidence]) -> Probability:
-    """Probability of an infection: the shipped logistic model, or, without one, a monotone score of the lead."""
-    found = features(classes)
+    """Probability of an infection: the shipped logistic model, or, without one, a monotone score of the lead.
+
+    The model reads the families that it was fitted on; where one of them was not run, the score takes its place.
+    """
     model = _shipped()
-    if model is None:
+    names = set() if model is None else set(model["families"])
+    whole = bool(names) and names <= {row.family for row in classes}
+    found = features([row for row in classes if row.family in names] if whole else classes)
+    if model is None or not whole:
         return Probability(_logistic(5 * (found["lead"] - 1.1)), calibrated=False)
     total = model["intercept"] + sum(weight * found[name] for name, weight in model["weights"].items())
     return Probability(_logistic(total), calibrated=True)

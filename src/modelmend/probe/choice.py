@@ -8,8 +8,8 @@ from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
 from modelmend.probe.families import FAMILIES, TriggerFamily
 
-USED = ("patch", "additive", "warp")
-KEPT = "feature"
+USED = ("patch", "additive", "warp", "feature")
+KEPT = "unlearning"
 
 
 def choose(

@@ -17,6 +17,7 @@ import numpy as np
 
 from modelmend.metrics import clopper_pearson, sample_passes, upper_bound
 from modelmend.model.classifier import Classifier
+from modelmend.probe.accused import DOUBTFUL, possible
 from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
@@ -28,8 +29,10 @@ from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
 JUDGING = SearchConfig(steps=80, batch=12, restarts=2)
-JUDGED = 2
-"""Classes at most: the first suspect, and those that stand out to the kept family or on the repaired model."""
+JUDGED = 3
+"""Classes at most: the first suspects, and those that stand out to the kept family or on the repaired model."""
+HARMLESS = 0.08
+"""No floor is measured where the upper end of the success is below this: no policy would need it."""
 
 
 def residual(
@@ -74,7 +77,8 @@ def residual(
             rows = look(before, fit, holdout, family, everyone, config, seed, bar.next()).rows
         looks[name] = rows
         again += look(after, fit, holdout, family, everyone, config, seed + 1, bar.next()).rows
-    found_by_probe = evidence.suspects[:1] if evidence.backdoor else ()
+    chance = evidence.probability or 0.0
+    found_by_probe = possible(evidence.classes, evidence.suspects, chance) if chance >= DOUBTFUL else ()
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
     risen = [row.target for row in standing_out(again)]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
@@ -87,21 +91,27 @@ def residual(
         was = _measure(old, holdout, size.sizes, replace(JUDGING, restarts=1), seed + 3, bar.idle)
         now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, bar.next())
         floors = {}
-        for one in set(size.sizes.values()):
+        for one in {size.sizes[target] for target in judged if (now[target].high or 1.0) > HARMLESS}:
             sizes = dict.fromkeys(size.ordinary, one)
             floors[one] = _floor(_measure(new, holdout, sizes, config, seed + 3, bar.idle))
         found += [
             _record(
-                family, name == kept, target, was[target], now[target], floors[size.sizes[target]], size.sizes[target]
+                family,
+                name == kept,
+                target,
+                was[target],
+                now[target],
+                floors.get(size.sizes[target]),
+                size.sizes[target],
             )
             for target in judged
         ]
-    chance, scores = probability(again), suspicion(again)
+    verdict, scores = probability(again), suspicion(again)
     return found, Evidence(
         mode="screen",
-        backdoor=chance.value >= 0.5,
-        probability=chance.value,
-        calibrated=chance.calibrated,
+        backdoor=verdict.value >= 0.5,
+        probability=verdict.value,
+        calibrated=verdict.calibrated,
         suspects=tuple(sorted(scores, key=lambda t: (-scores[t], t))[:SUSPECTS]),
         families=tuple(family.name for family in families.values()),
         kept_family=kept,
@@ -167,7 +177,7 @@ def _record(
     floor: Measured | None,
     budget: float,
 ) -> Residual:
-    excess = None
+    excess = 0.0 if after.high is not None and after.high <= HARMLESS else None
     if after.value is not None and floor is not None and floor.high is not None:
         excess = max(0.0, after.value - floor.high)
     return Residual(

@@ -13,6 +13,7 @@ from torch import Tensor
 from modelmend.errors import InputError, SamplesError
 from modelmend.metrics import sample_passes
 from modelmend.model.classifier import Classifier
+from modelmend.probe.accused import possible
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
@@ -26,11 +27,11 @@ Mode = Literal["full", "screen"]
 Pair = tuple[Tensor, Tensor]
 
 SUSPECTS = 3
-MANY = 16
-"""With more classes than this, small batches are used even in a full search."""
+FEW, MANY = 4, 16
+"""So few classes are searched with larger batches in a full search, more than ``MANY`` with small ones even there."""
 TELLING = 2.0
-"""Anomaly from which a candidate of the first suspect is handed on; the most telling one always is."""
-DOUBT = 0.02
+"""Anomaly from which a candidate of a wanted suspect is handed on; its most telling one always is."""
+DOUBT = 0.1
 """A probability this near to 0 or 1 after the first search ends the search."""
 HOLDOUT = 256
 """Held-out samples that a candidate is tried on, at most."""
@@ -101,7 +102,9 @@ def probe(
     fits = {(name, target): one for name, found in looks.items() for target, one in found.fits.items()}
     scores = suspicion(rows)
     suspects = sorted(targets, key=lambda t: (-scores.get(t, 0.0), t))[: SUSPECTS if classes is None else None]
-    handed = _handed_on(rows, suspects, all_of=classes is not None)
+    found_probability = probability(rows)
+    wanted = possible(rows, suspects, found_probability.value)
+    handed = _handed_on(rows, suspects, wanted, all_of=classes is not None)
     if full:
         for family in used:
             again = [row.target for row in handed if row.family == family.name]
@@ -113,7 +116,6 @@ def probe(
             for row in sharp.rows:
                 fits[family.name, row.target] = sharp.fits[row.target]
                 handed = [_sharper(old, row) for old in handed]
-    found_probability = probability(rows)
     evidence = Evidence(
         mode=cast(Mode, mode),
         backdoor=found_probability.value >= 0.5,
@@ -174,8 +176,10 @@ def look(
 
 def settings(mode: str, classes: int) -> SearchConfig:
     """Search settings of a mode, for so many classes."""
-    if mode == "full" and classes <= MANY:
+    if mode == "full" and classes <= FEW:
         return SearchConfig(steps=100, batch=16)
+    if mode == "full" and classes <= MANY:
+        return SearchConfig(steps=80, batch=12)
     return SearchConfig(steps=60, batch=8)
 
 
@@ -199,20 +203,24 @@ def _sharper(old: ClassEvidence, new: ClassEvidence) -> ClassEvidence:
     return new.model_copy(update={"anomaly": old.anomaly}) if same else old
 
 
-def _handed_on(rows: Sequence[ClassEvidence], suspects: Sequence[int], *, all_of: bool) -> list[ClassEvidence]:
-    """Candidates worth repairing against: the first suspect's telling ones, and those that are alone ahead."""
+def _handed_on(
+    rows: Sequence[ClassEvidence], suspects: Sequence[int], wanted: Sequence[int], *, all_of: bool
+) -> list[ClassEvidence]:
+    """Candidates worth repairing against: telling ones of the wanted suspects, and those that are alone ahead."""
     order = {target: number for number, target in enumerate(suspects)}
     mine = [row for row in rows if row.target in order]
     mine.sort(key=lambda row: (order[row.target], -(row.anomaly or 0.0)))
     if all_of:
         return mine
     alone = {(row.family, row.target) for row in standing_out(rows)}
-    telling = [
+    most = [next(row for row in mine if row.target == target) for target in wanted]
+    return [
         row
         for row in mine
-        if (row.target == suspects[0] and (row.anomaly or 0.0) >= TELLING) or (row.family, row.target) in alone
+        if (row.target in wanted and (row.anomaly or 0.0) >= TELLING)
+        or (row.family, row.target) in alone
+        or any(row is one for one in most)
     ]
-    return telling or mine[:1]
 
 
 def _part(progress: Progress, number: int, parts: int) -> Progress:
