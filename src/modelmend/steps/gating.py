@@ -9,11 +9,9 @@ from typing import Any
 from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_json, writing
 from modelmend.errors import GateError
 from modelmend.events import stage
+from modelmend.gate.schema import Policy
 from modelmend.records import Decision, PrivacyReport, Scorecard
-from modelmend.steps.stores import (
-    open_samples,
-    open_suspect,
-)
+from modelmend.steps.stores import SampleBank, open_samples, open_suspect
 
 
 def gate_repair(
@@ -32,17 +30,13 @@ def gate_repair(
     Returns:
         ``pass``, ``refuse`` or ``fallback``.
     """
-    from modelmend.gate.judge import judge
     from modelmend.gate.policy import load_policy
 
     with stage("gate_repair") as running, tempfile.TemporaryDirectory() as work:
         policy = load_policy(local_policy(policy_uri, Path(work)))
         bank = open_samples(samples)
         measured, audited = read_artifact(scorecard, SCHEMAS["scorecard"]), read_artifact(privacy, SCHEMAS["privacy"])
-        same_edit(measured, audited)
-        card = Scorecard.read(measured.file("scorecard.json"))
-        report = PrivacyReport.read(audited.file("privacy.json"))
-        verdict = judge(policy, card, report, samples_hash=bank.hash, seed=seed, looks=card.looks)
+        verdict = decide(policy, bank, measured, audited, seed)
         inputs = {"samples": bank.artifact, "scorecard": measured, "privacy": audited}
         with writing(
             decision, SCHEMAS["decision"], producer="gate_repair", inputs=inputs, seed=seed, meter=running.meter
@@ -60,13 +54,27 @@ def local_policy(policy_uri: str, work: Path) -> str | None:
     return str(storage.fetch(policy_uri, work)) if "://" in policy_uri else policy_uri
 
 
-def same_edit(*artifacts: Artifact) -> None:
-    """Raise ``GateError`` unless all artifacts were made from one and the same edited model."""
-    roots = {str(artifact.path): artifact.inputs.get("edited") for artifact in artifacts}
-    if len(set(roots.values())) != 1 or None in roots.values():
-        raise GateError(
-            "the evidence is about different models", where=", ".join(roots), fix="pass the artifacts of one run"
-        )
+def decide(policy: Policy, bank: SampleBank, measured: Artifact, audited: Artifact, seed: int) -> Decision:
+    """The decision that follows from a scorecard and an audit, which must be about the same model and samples.
+
+    Raises:
+        GateError: they are not.
+    """
+    from modelmend.gate.judge import judge
+
+    for role in ("suspect", "samples", "edited"):
+        found = {measured.inputs.get(role), audited.inputs.get(role)}
+        found |= {bank.artifact.digest} if role == "samples" else set()
+        if len(found) != 1 or None in found:
+            raise GateError(
+                "the evidence is about different artifacts",
+                where=f"{measured.path}, {audited.path}",
+                field=role,
+                fix="pass the artifacts of one run",
+            )
+    card = Scorecard.read(measured.file("scorecard.json"))
+    report = PrivacyReport.read(audited.file("privacy.json"))
+    return judge(policy, card, report, samples_hash=bank.hash, seed=seed, looks=card.looks)
 
 
 def register_model(
@@ -110,12 +118,23 @@ def register_model(
         source, bank = open_suspect(suspect), open_samples(samples)
         final, measured = read_artifact(edited, SCHEMAS["edited"]), read_artifact(scorecard, SCHEMAS["scorecard"])
         audited, judged = read_artifact(privacy, SCHEMAS["privacy"]), read_artifact(decision, SCHEMAS["decision"])
-        same_edit(measured, audited)
-        if measured.inputs.get("edited") != final.digest or judged.inputs.get("scorecard") != measured.digest:
-            raise GateError("the decision is about another model", where=decision, fix="pass the artifacts of one run")
+        told = Decision.read(judged.file("decision.json"))
         policy = load_policy(local_policy(policy_uri, Path(work)))
+        again = decide(policy, bank, measured, audited, told.seed)
+        made_from = {"scorecard": measured.digest, "privacy": audited.digest}
+        about = {"edited": final.digest, "suspect": source.artifact.digest}
+        if any(judged.inputs.get(k) != v for k, v in made_from.items()) or any(
+            measured.inputs[k] != v for k, v in about.items()
+        ):
+            raise GateError("the decision is about another model", where=decision, fix="pass the artifacts of one run")
+        if told != again and told.policy_hash == policy.hash():  # another policy is told by the registry
+            raise GateError(
+                "the decision does not follow from the evidence given with it",
+                where=decision,
+                fix="pass the artifacts of one run, or run gate_repair again",
+            )
         result = register(
-            Decision.read(judged.file("decision.json")),
+            told,
             policy,
             final.file("model.pt2"),
             name=name or None,
@@ -124,7 +143,14 @@ def register_model(
                 "suspect": source.info.content_hash,
                 "samples": bank.hash,
                 "policy": policy.hash(),
-                "configuration": sha256_json({"given": configuration, "members": audited.params.get("members", False)}),
+                "configuration": sha256_json(
+                    {
+                        "given": configuration,
+                        "preprocessing": source.info.preprocessing.model_dump(mode="json"),
+                        "members": audited.params.get("members", ""),
+                        "nonmembers": audited.params.get("nonmembers", ""),
+                    }
+                ),
                 "splits": bank.counts,
                 "seed": seed,
             },

@@ -190,11 +190,12 @@ def audit_privacy(
                 uri, kind=told.kind, input_shape=shape, input_range=told.input_range, workdir=Path(work)
             )
 
+        members, nonmembers = given(members_uri), given(nonmembers_uri)
         report = audit(
             source.classifier,
             repaired,
-            given(members_uri),
-            given(nonmembers_uri),
+            members,
+            nonmembers,
             bank.subset("fit", "reward"),
             bank.subset("gate"),
             config=privacy_config(policy, random_split=not bank.counts["measured_apart"]),
@@ -202,7 +203,11 @@ def audit_privacy(
             progress=progress,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "edited": final}
-        params = {"looks": looks, "members": bool(members_uri)}
+        params = {
+            "looks": looks,
+            "members": "" if members is None else members.hash(),
+            "nonmembers": "" if nonmembers is None else nonmembers.hash(),
+        }
         with writing(
             privacy,
             SCHEMAS["privacy"],
