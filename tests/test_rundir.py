@@ -10,7 +10,7 @@ import pytest
 from modelmend.artifacts import write_json, writing
 from modelmend.errors import InputError
 from modelmend.request import RepairRequest, check_request
-from modelmend.rundir import adopt, open_run, prepare, publish
+from modelmend.rundir import RunDirectory, adopt, open_run, prepare, publish
 
 REQUEST = RepairRequest(model_uri="models:/a/1", samples_uri="s3://b/c", seed=3)
 
@@ -21,10 +21,42 @@ def test_prepare_takes_the_same_request_up_again(tmp_path: Path) -> None:
 
 
 def test_prepare_refuses_another_request_and_names_the_field(tmp_path: Path) -> None:
-    prepare(tmp_path / "run", REQUEST)
+    _decide(prepare(tmp_path / "run", REQUEST), "decision", "pass", 1)
     with pytest.raises(InputError) as error:
         prepare(tmp_path / "run", REQUEST.model_copy(update={"seed": 4}))
     assert error.value.field == "seed"
+
+
+def test_a_run_that_left_nothing_may_be_repeated_with_other_options(tmp_path: Path) -> None:
+    prepare(tmp_path / "run", REQUEST)
+    other = REQUEST.model_copy(update={"seed": 4})
+    prepare(tmp_path / "run", other)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 4
+
+
+def _decide(run: RunDirectory, stage: str, verdict: str, looks: int) -> None:
+    with writing(run.stage(stage), "modelmend.decision/1", producer="gate_repair") as folder:
+        write_json(folder / "decision.json", {"verdict": verdict, "looks": looks})
+
+
+def test_the_verdict_of_an_earlier_run_is_not_published_again(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "run", REQUEST)
+    _decide(run, "decision", "fallback", 1)
+    _decide(run, "decision_2", "pass", 2)
+    publish(run)
+    run = prepare(tmp_path / "run", REQUEST)
+    assert not (run.path / "decision.json").exists()
+    _decide(run, "decision", "refuse", 1)
+    publish(run)
+    assert json.loads((run.path / "decision.json").read_text())["verdict"] == "refuse"
+
+
+def test_a_second_look_counts_once_it_was_judged(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "run", REQUEST)
+    _decide(run, "edited_2", "-", 2)
+    assert run.final("edited") == run.stage("edited")
+    _decide(run, "decision_2", "pass", 2)
+    assert run.final("edited") == run.stage("edited_2")
 
 
 def test_prepare_says_when_it_may_not_write(tmp_path: Path) -> None:

@@ -16,6 +16,15 @@ from modelmend.request import RepairRequest
 
 SECOND_LOOK = ("edited", "scorecard", "privacy", "decision")
 """Stages that exist twice after a fallback; the second carries the suffix ``_2``."""
+PUBLISHED = {
+    "repaired.pt2": ("edited", "model.pt2"),
+    "repaired.safetensors": ("edited", "model.safetensors"),
+    "scorecard.json": ("scorecard", "scorecard.json"),
+    "privacy.json": ("privacy", "privacy.json"),
+    "decision.json": ("decision", "decision.json"),
+    "registration.json": ("registration", "registration.json"),
+}
+"""File at the top of a run directory -> the stage and file that it is a copy of."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,8 @@ class RunDirectory:
         return self.artifacts / name
 
     def final(self, name: str) -> Path:
-        """The stage's artifact that counts: of the second look where there is one."""
-        second = self.stage(f"{name}_2")
-        return second if name in SECOND_LOOK and (second / MANIFEST).is_file() else self.stage(name)
+        """The stage's artifact that counts: of the second look once that was judged."""
+        return self.stage(f"{name}_2") if name in SECOND_LOOK and self.has("decision_2") else self.stage(name)
 
     def has(self, name: str) -> bool:
         """Whether the stage left an artifact."""
@@ -54,8 +62,10 @@ def open_run(path: str | Path) -> RunDirectory:
 def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
     """Create a run directory, or take one up again that was made for the same request.
 
+    What an earlier run judged and published there is forgotten: it may be about other samples or another model.
+
     Raises:
-        InputError: no write permission, or the directory belongs to another request.
+        InputError: no write permission, or the directory holds results of another request.
     """
     run = RunDirectory(Path(path).resolve())
     record = run.path / "run.json"
@@ -63,7 +73,7 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
         run.artifacts.mkdir(parents=True, exist_ok=True)
         if record.is_file():
             earlier = json.loads(record.read_text(encoding="utf-8"))
-            if earlier != request.model_dump(mode="json"):
+            if earlier != request.model_dump(mode="json") and any(run.artifacts.iterdir()):
                 changed = sorted(k for k, v in request.model_dump(mode="json").items() if earlier.get(k) != v)
                 raise InputError(
                     "this run directory was made for another request",
@@ -71,8 +81,8 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
                     field=", ".join(changed),
                     fix="choose another --run-dir, or repeat the earlier options to take the run up again",
                 )
-        else:
-            replace_text(record, json.dumps(request.model_dump(mode="json"), indent=1) + "\n")
+        forget_verdict(run)
+        replace_text(record, json.dumps(request.model_dump(mode="json"), indent=1) + "\n")
     except OSError as error:
         raise InputError(
             f"cannot write the run directory: {error.strerror}",
@@ -82,6 +92,16 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
     except ValueError as error:
         raise InputError("run.json is unreadable", where=record, fix="choose another --run-dir") from error
     return run
+
+
+def forget_verdict(run: RunDirectory) -> None:
+    """Remove what was judged, published and left half by an earlier run; the stages before the judgement stay."""
+    for name in ("decision", "registration", "scorecard", "privacy", *(f"{stage}_2" for stage in SECOND_LOOK)):
+        shutil.rmtree(run.stage(name), ignore_errors=True)
+    for name in (*PUBLISHED, "report.html"):
+        (run.path / name).unlink(missing_ok=True)
+    for left in (*run.artifacts.glob("*.tmp-*"), *run.path.glob("kfp-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -104,15 +124,7 @@ def replace_copy(source: Path, path: Path) -> None:
 
 def publish(run: RunDirectory) -> None:
     """Copy what other tools read to the top of the run directory."""
-    wanted = {
-        "repaired.pt2": ("edited", "model.pt2"),
-        "repaired.safetensors": ("edited", "model.safetensors"),
-        "scorecard.json": ("scorecard", "scorecard.json"),
-        "privacy.json": ("privacy", "privacy.json"),
-        "decision.json": ("decision", "decision.json"),
-        "registration.json": ("registration", "registration.json"),
-    }
-    for name, (stage, file) in wanted.items():
+    for name, (stage, file) in PUBLISHED.items():
         folder = run.final(stage)
         if (folder / MANIFEST).is_file():
             replace_copy(read_artifact(folder, SCHEMAS[stage]).file(file), run.path / name)
