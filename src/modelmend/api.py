@@ -132,8 +132,7 @@ def repair(
                     tell(f"{event['stage']}: {event['message']}", event["done"], event["total"])
 
             stack.enter_context(listening(listener))
-        folder = Path(run_dir) if run_dir else fresh_run_dir("repair")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_run_dir(Path(run_dir)) if run_dir else fresh_run_dir("repair")
         samples_uri = str(samples) if isinstance(samples, str | Path) else _store_samples(samples, folder)
         if isinstance(model, str | Path):
             model_uri = str(model)
@@ -164,6 +163,17 @@ def repair(
     return RepairResult(verdict, decision, scorecard, registration, run.path)
 
 
+def make_run_dir(folder: Path) -> Path:
+    """The folder, made if it is not there; raises ``InputError`` where that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write here: {error.strerror}", where=folder, field="run_dir", fix="choose another run_dir"
+        ) from error
+    return folder
+
+
 def fresh_run_dir(stem: str) -> Path:
     """A new, empty directory ``modelmend-runs/<stem>-<time>`` under the current one."""
     parent = Path("modelmend-runs")
@@ -179,15 +189,25 @@ def fresh_run_dir(stem: str) -> Path:
 def _store_samples(samples: tuple[Any, Any], folder: Path) -> str:
     import numpy as np
 
+    if not isinstance(samples, tuple | list) or len(samples) != 2:
+        raise InputError(
+            f"a {type(samples).__name__} instead of two arrays", field="samples", fix="give (x, y), a path or a URI"
+        )
     x, y = (np.asarray(part.detach().cpu() if hasattr(part, "detach") else part) for part in samples)
     np.savez_compressed(folder / "samples.npz", x=x, y=y)
     return str(folder / "samples.npz")
 
 
 def _store_module(module: torch.nn.Module, samples_uri: str, input_shape: Sequence[int] | None, folder: Path) -> str:
+    import torch
+
     from modelmend.model.export import export_module
     from modelmend.model.pt2 import write_pt2
 
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"a {type(module).__name__} is no model", field="model", fix="give a path, a URI or a torch.nn.Module"
+        )
     if input_shape:
         shape = tuple(int(v) for v in input_shape)
     else:

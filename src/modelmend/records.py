@@ -54,6 +54,13 @@ class Preprocessing(Record):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
+    @field_validator("mean", "std", "input_range")
+    @classmethod
+    def _finite(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError("mean, std and input_range must be finite numbers")
+        return values
+
     @field_validator("std")
     @classmethod
     def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:

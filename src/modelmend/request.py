@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,11 @@ def check_request(request: RepairRequest) -> None:
     """Refuse what cannot work before anything is started.
 
     Raises:
-        InputError: a local path that does not exist, or an unknown mode.
+        InputError: a local path that does not exist, an unknown mode, or a name and no server to register at.
+        PolicyError: the policy, if it lies here, cannot be used.
     """
+    from modelmend.gate.policy import load_policy
+
     for field in ("model_uri", "samples_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
         value = getattr(request, field)
         if value and "://" not in value and not value.startswith(("models:/", "runs:/")) and not Path(value).exists():
@@ -73,3 +77,11 @@ def check_request(request: RepairRequest) -> None:
             field="members/nonmembers",
             fix="give both --members and --nonmembers",
         )
+    if request.name and not (request.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise InputError(
+            "a name to register under, and no MLflow server",
+            field="tracking_uri",
+            fix="give --tracking-uri (such as sqlite:///mlflow.db), set MLFLOW_TRACKING_URI, or leave the name out",
+        )
+    if "://" not in request.policy_uri:
+        load_policy(request.policy_uri or None)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from modelmend.cli.repair import percent, run_repair, show_checks, show_verdict
+from modelmend.cli.repair import check_runner, percent, run_repair, show_checks, show_verdict
 from modelmend.cli.view import TITLES
 from modelmend.errors import InputError, ModelmendError
 from modelmend.records import Measured
@@ -31,6 +31,7 @@ accuracy:
 def run_demo(directory: Path | None, *, seed: int, runner: str, console: Console) -> int:
     """Run the demo; returns the exit code (0 when the repair was registered and the refusal refused)."""
     started = time.monotonic()
+    check_runner(runner)
     home = _fresh(directory)
     console.print(f"demo directory: {home}", highlight=False, soft_wrap=True)
     uri = f"sqlite:///{home / 'mlflow.db'}"

@@ -20,6 +20,7 @@ from modelmend.errors import InputError, ModelmendError
 from modelmend.events import EVENTS_VARIABLE
 from modelmend.request import RepairRequest, check_request
 from modelmend.rundir import RunDirectory, adopt, publish
+from modelmend.storage import check_kfp_path
 
 
 def compiled_pipeline(name: str = "repair") -> str:
@@ -53,13 +54,8 @@ def run_pipeline(request: RepairRequest, run: RunDirectory, view: StageView) -> 
         raise InputError(
             "the local runner needs kfp", fix="pip install 'modelmend[pipelines]' or use --runner in-process"
         ) from error
-    if "python3" in str(run.path):
-        raise InputError(
-            "the KFP local runner cannot work under a path that contains 'python3'",
-            where=run.path,
-            field="run-dir",
-            fix="choose another --run-dir",
-        )
+    for value in (run.path, *request.arguments().values()):
+        check_kfp_path(value)
     root = Path(tempfile.mkdtemp(prefix="kfp-", dir=run.path))
     events, log = run.path / "events.jsonl", run.path / "pipeline.log"
     events.write_text("", encoding="utf-8")

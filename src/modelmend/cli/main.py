@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ OUT = Console()
 ERR = Console(stderr=True)
 
 REGISTERED, REFUSED, FAILED = 0, 1, 2
+DEBUG = "MODELMEND_DEBUG"
 
 TrackingUri = Annotated[
     str, typer.Option(help="MLflow server or database, such as sqlite:///mlflow.db.", envvar="MLFLOW_TRACKING_URI")
@@ -75,13 +77,14 @@ def demo(
 
 @app.command()
 def repair(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(help="Suspect: .pt2, .safetensors/.pth with --arch, models:/name/version, runs:/..., s3://..."),
-    ],
+    ] = "",
     samples: Annotated[
         str, typer.Option(help="Clean samples: parquet (image, label), image folder, or npz (x, y); local or s3://.")
-    ],
+    ] = "",
     name: Annotated[
         str, typer.Option(help="Registered model that gets the repaired version; without it nothing is registered.")
     ] = "",
@@ -116,7 +119,10 @@ def repair(
     kind: Annotated[str, typer.Option(help="image, or raw for samples that are fed as they are.")] = "image",
     probe_mode: Annotated[str, typer.Option("--probe", help="full or screen (cheaper, weaker).")] = "full",
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with any of these options; the command line wins.")
+        Path | None,
+        typer.Option(
+            help="YAML file with these options (but runner, run-dir) and a preprocessing block; the command line wins."
+        ),
     ] = None,
 ) -> None:
     """Repair a suspect classifier on a clone, judge the result, register it if every gate passes.
@@ -124,7 +130,7 @@ def repair(
     RUN_DIR gets repaired.pt2, repaired.safetensors, decision.json, scorecard.json, report.html and every stage's
     artifact. Exit code 0: registered (or passed, with no name), 1: refused, 2: error.
     """
-    from modelmend.cli.repair import repair_command
+    from modelmend.cli.repair import CONFIG_NAMES, repair_command
 
     told = {
         "model_uri": model,
@@ -144,7 +150,12 @@ def repair(
         "probe_mode": probe_mode,
         "seed": seed,
     }
-    raise typer.Exit(repair_command(told, config, run_dir, runner, OUT))
+    written = {
+        CONFIG_NAMES.get(option, option)
+        for option in context.params
+        if (source := context.get_parameter_source(option)) is not None and source.name == "COMMANDLINE"
+    }
+    raise typer.Exit(repair_command(told, written, config, run_dir, runner, OUT))
 
 
 @app.command()
@@ -262,17 +273,17 @@ def main(arguments: list[str] | None = None) -> None:
     except ModelmendError as error:
         _tell(error)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         ERR.print("stopped; the same --run-dir takes the run up again")
         sys.exit(130)
     except Exception as error:
         shown = getattr(error, "format_message", None)
-        if shown is not None:
-            ERR.print(f"[red]error:[/red] {shown()}", highlight=False)
-        else:
-            ERR.print_exception(show_locals=False) if "--debug" in sys.argv else ERR.print(
-                f"[red]internal error:[/red] {type(error).__name__}: {error}", highlight=False, markup=True
-            )
+        if shown is None:
+            if os.environ.get(DEBUG):
+                ERR.print_exception(show_locals=False)
+            _tell(ModelmendError(f"internal, {type(error).__name__}: {error}", fix=f"report it with {DEBUG}=1 set"))
+        elif told := shown():  # nothing to tell when the help was printed for want of arguments
+            _tell(ModelmendError(told, fix="see --help"))
         sys.exit(FAILED)
     sys.exit(result if isinstance(result, int) else 0)
 

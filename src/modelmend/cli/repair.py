@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from modelmend.cli.view import TITLES, StageView
 from modelmend.errors import InputError, ModelmendError
+from modelmend.gate.policy import packaged_policies
 from modelmend.records import Decision, Measured, Registration, Scorecard
 from modelmend.request import RepairRequest, check_request
 from modelmend.rundir import RunDirectory, outcome, prepare
@@ -30,12 +32,15 @@ NUMBER_LISTS = ("input_shape", "mean", "std", "input_range")
 
 
 def repair_command(
-    told: dict[str, Any], config: Path | None, run_dir: Path | None, runner: str, console: Console
+    told: dict[str, Any], written: set[str], config: Path | None, run_dir: Path | None, runner: str, console: Console
 ) -> int:
     """Run a repair and print its result; returns the exit code."""
     from modelmend.api import fresh_run_dir
 
-    request = build_request(told, config)
+    request = build_request(told, written, config)
+    check_runner(runner)
+    if ":" in request.arch:
+        sys.path.append(str(Path.cwd()))  # trusted code beside the user, as the local runner's processes find it
     check_request(request)
     stem = Path(request.model_uri.replace(":", "-")).stem or "repair"
     run = prepare(run_dir or fresh_run_dir(stem), request)
@@ -53,8 +58,7 @@ def run_repair(request: RepairRequest, run: RunDirectory, runner: str, console: 
     """Run with the wanted runner; returns seconds a stage."""
     from modelmend.inprocess import write_failure_report
 
-    if runner not in ("local", "in-process"):
-        raise InputError(f"unknown runner {runner!r}", field="runner", fix="use local or in-process")
+    check_runner(runner)
     started = time.monotonic()
     with StageView(console) as view:
         if runner == "local":
@@ -75,23 +79,43 @@ def run_repair(request: RepairRequest, run: RunDirectory, runner: str, console: 
     return {**view.seconds, "total": time.monotonic() - started}
 
 
-def build_request(told: dict[str, Any], config: Path | None) -> RepairRequest:
-    """Merge command line and configuration file; the command line wins.
+def check_runner(runner: str) -> None:
+    """Refuse a runner that there is not."""
+    if runner not in ("local", "in-process"):
+        raise InputError(f"unknown runner {runner!r}", field="runner", fix="use local or in-process")
+
+
+def build_request(told: dict[str, Any], written: set[str], config: Path | None) -> RepairRequest:
+    """Merge command line and configuration file.
+
+    Args:
+        told: Options with their defaults, by the names of ``RepairRequest``.
+        written: Those that the command line spells out, which win over the file.
+        config: YAML file, which wins over defaults and environment.
 
     Raises:
         InputError: unreadable file, unknown key (with the nearest), or a value of the wrong type.
     """
-    values: dict[str, Any] = _read_config(config) if config else {}
-    for key, value in told.items():
-        default = RepairRequest.model_fields[key].get_default() if key in RepairRequest.model_fields else None
-        if value not in ("", default) or key not in values:
-            values[key] = value
+    values: dict[str, Any] = {
+        **told,
+        **(_read_config(config) if config else {}),
+        **{k: told[k] for k in written & told.keys()},
+    }
     for key in NUMBER_LISTS:
         if isinstance(values.get(key), str):
             values[key] = _numbers(values[key], key)
+        elif isinstance(values.get(key), int | float):
+            values[key] = (values[key],)
+    for key, option in (("model_uri", "MODEL"), ("samples_uri", "--samples")):
+        if not values.get(key):
+            fix = f"give {option}, or {option.lower().strip('-')} in --config"
+            raise InputError(
+                f"no {option.lower().strip('-')} given", where=config, field=key.removesuffix("_uri"), fix=fix
+            )
     for key in ("model_uri", "samples_uri", "policy_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
         text = str(values.get(key, ""))
-        if text and "://" not in text and Path(text).exists():
+        named = key == "policy_uri" and text in packaged_policies()
+        if text and not named and "://" not in text and Path(text).exists():
             values[key] = str(Path(text).resolve())
     try:
         return RepairRequest(**values)
@@ -105,23 +129,29 @@ def build_request(told: dict[str, Any], config: Path | None) -> RepairRequest:
 def _read_config(path: Path) -> dict[str, Any]:
     import yaml
 
+    fix = "write a YAML mapping of options, such as `samples: clean.parquet`"
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}", where=path, field="config") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {error}", where=path, field="config") from error
+        raise InputError(f"cannot read: {error.strerror}", where=path, field="config", fix="check the path") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"not YAML: {error}", where=path, field="config", fix=fix) from error
     if not isinstance(loaded, dict):
-        raise InputError("the configuration must be a mapping of options", where=path, field="config")
-    flat = {**loaded, **(loaded.get("preprocessing") or {})}
-    flat.pop("preprocessing", None)
-    known = set(RepairRequest.model_fields)
+        raise InputError("the configuration must be a mapping of options", where=path, field="config", fix=fix)
+    block = loaded.pop("preprocessing", None) or {}
+    if not isinstance(block, dict):
+        fix = "write `preprocessing:` with mean, std, input_range, kind or input_shape below it"
+        raise InputError("the block must be a mapping", where=path, field="preprocessing", fix=fix)
+    flat = {**loaded, **block}
+    known = {*RepairRequest.model_fields}
+    names = {internal: name for name, internal in CONFIG_NAMES.items()}
+    shown = sorted(names.get(field, field) for field in known)
     values: dict[str, Any] = {}
     for key, value in flat.items():
         name = CONFIG_NAMES.get(str(key).replace("-", "_"), str(key).replace("-", "_"))
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, *CONFIG_NAMES], 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            near = difflib.get_close_matches(name, shown, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: preprocessing, {', '.join(shown)}"
             raise InputError(f"unknown option {key!r}", where=path, field=str(key), fix=hint)
         values[name] = value
     return values

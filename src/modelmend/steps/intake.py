@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from modelmend.artifacts import SCHEMAS, writing
 from modelmend.errors import InputError, SamplesError
@@ -32,9 +33,12 @@ def preprocessing(
         told["input_range"] = tuple(float(v) for v in input_range)
     try:
         return Preprocessing(**told)
-    except ValueError as error:
+    except ValidationError as error:
+        first = error.errors()[0]
         raise InputError(
-            f"unusable preprocessing: {error}", field="mean/std/input_range", fix="see `modelmend repair --help`"
+            f"unusable preprocessing: {first['msg'].removeprefix('Value error, ')}",
+            field=".".join(map(str, first["loc"])),
+            fix="see `modelmend repair --help`",
         ) from error
 
 
