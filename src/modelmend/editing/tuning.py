@@ -27,7 +27,7 @@ from modelmend.records import Record
 class TuneConfig(Record):
     """Settings of a short fine-tuning."""
 
-    epochs: int = Field(default=30, ge=0, description="most passes over the samples")
+    epochs: int = Field(default=15, ge=0, description="most passes over the samples")
     patience: int = Field(default=5, ge=1, description="stop after so many epochs without a better candidate")
     batch_size: int = Field(default=32, ge=1)
     lr: float = Field(default=5e-4, gt=0, description="Adam step size, falling linearly to a tenth")
@@ -35,7 +35,7 @@ class TuneConfig(Record):
     anchor: float = Field(default=0.0, ge=0, description="pull back to the weights at the start, like weight_decay")
     rho: float = Field(default=0.0, ge=0, description="sharpness-aware ascent, relative to each weight; 0 = off")
     distill: float = Field(default=1.0, ge=0, le=1, description="share of the suspect's own soft output in the targets")
-    shift: float = Field(default=0.1, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
+    shift: float = Field(default=0.06, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
     noise: float = Field(default=0.03, ge=0, description="augmentation: deviation of added noise")
     share: float = Field(default=0.5, gt=0, le=1, description="triggered samples for each clean one")
 
