@@ -162,6 +162,7 @@ def repair(
                     privacy=audited.outputs["privacy"],
                     decision=gated.outputs["decision"],
                     registration=registered.outputs["registration"],
+                    tracking_uri=tracking_uri,
                 )
             )
 

@@ -18,6 +18,7 @@ def write_report(
     decision: dsl.Input[dsl.Artifact],
     registration: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    tracking_uri: str = "",
 ):
     """Write the report of a finished run, passed or refused.
 
@@ -33,6 +34,7 @@ def write_report(
         decision: The verdict.
         registration: What happened at the registry.
         report: The HTML page.
+        tracking_uri: MLflow server or database of the registered version, which gets a copy.
     """
     from modelmend import steps
 
@@ -48,4 +50,4 @@ def write_report(
         "decision": decision.path,
         "registration": registration.path,
     }
-    steps.write_report(report.path, artifacts)
+    steps.write_report(report.path, artifacts, tracking_uri=tracking_uri)

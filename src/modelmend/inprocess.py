@@ -108,6 +108,7 @@ def _stages(request: RepairRequest, run: RunDirectory) -> str:
     steps.write_report(
         str(run.path / "report.html"),
         {**at, **final},
+        tracking_uri=request.tracking_uri,
     )
     publish(run)
     return verdict

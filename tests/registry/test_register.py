@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -208,6 +209,17 @@ def test_files_can_be_attached_afterwards(case: Case, tmp_path):
     attach(result, {"report.html": tmp_path / "report.html"}, tracking_uri=case.uri)
     names = {item.path for item in case.mlflow.list_artifacts(case.versions()[0].run_id, "modelmend")}
     assert "modelmend/report.html" in names
+
+
+def test_a_later_file_never_replaces_what_is_logged(case: Case, tmp_path):
+    result = case.register()
+    for folder, text in (("first", "the evidence"), ("second", "another run")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "report.html").write_text(text)
+        attach(result, {"report.html": tmp_path / folder / "report.html"}, tracking_uri=case.uri)
+    run_id = case.versions()[0].run_id
+    stored = case.mlflow.download_artifacts(run_id, "modelmend/report.html", str(tmp_path))
+    assert Path(stored).read_text() == "the evidence"
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b", " "])

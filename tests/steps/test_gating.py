@@ -139,3 +139,26 @@ def test_another_preprocessing_is_another_registration(bench: Bench) -> None:
     bench.gate("decision_rescaled", at="_rescaled")
     assert bench.register("decision_rescaled", "rescaled", at="_rescaled") == "registered"
     assert key() != first
+
+
+def test_a_report_that_the_server_does_not_take_is_a_warning(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.gate()
+    bench.register()
+    report = bench.root / "report.html"
+    steps.write_report(
+        str(report), {"registration": bench["registration"]}, tracking_uri="sqlite:////proc/nowhere/mlflow.db"
+    )
+    assert report.is_file()
+    assert "not in the registry" in caplog.text
+
+
+def test_the_report_of_a_failure_is_not_evidence_of_a_version(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gate()
+    bench.register()
+    attached: list[object] = []
+    monkeypatch.setattr("modelmend.registry.register.attach", lambda *a, **k: attached.append(a))
+    artifacts = {"registration": bench["registration"]}
+    steps.write_report(str(bench.root / "r.html"), artifacts, error={"stage": "probe", "message": "no"})
+    assert attached == []
+    steps.write_report(str(bench.root / "r.html"), artifacts, tracking_uri=bench.uri)
+    assert len(attached) == 1

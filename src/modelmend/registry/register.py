@@ -127,15 +127,25 @@ def recheck(
 
 
 def attach(registration: Registration, files: Mapping[str, Path], *, tracking_uri: str | None = None) -> None:
-    """Log more files, such as the report, beside a registered version's evidence; nothing without a version."""
+    """Log more files, such as the report, beside a registered version's evidence; nothing without a version.
+
+    What is there stays: a repeated run may not replace the evidence of the version that answers for it.
+
+    Args:
+        registration: Names the version.
+        files: File name -> file.
+        tracking_uri: MLflow server or database with its credentials, which the registration does not hold.
+    """
     if registration.version is None or registration.name is None:
         return
     uri = tracking_uri_or_default(tracking_uri or registration.tracking_uri)
     with talking_to(uri):
         mlflow = client(uri)
         run_id = mlflow.get_model_version(registration.name, registration.version).run_id
-        for file in files.values():
-            mlflow.log_artifact(run_id, str(file), EVIDENCE_FOLDER)
+        there = {item.path for item in mlflow.list_artifacts(run_id, EVIDENCE_FOLDER)}
+        for name, file in files.items():
+            if f"{EVIDENCE_FOLDER}/{name}" not in there:
+                mlflow.log_artifact(run_id, str(file), EVIDENCE_FOLDER)
 
 
 def _register(mlflow: Any, request: Request, work: Path) -> Registration:

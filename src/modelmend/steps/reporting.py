@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,25 +10,37 @@ from pathlib import Path
 from typing import Any
 
 from modelmend.artifacts import MANIFEST, SCHEMAS, Artifact, read_artifact
-from modelmend.errors import ArtifactError
+from modelmend.errors import ArtifactError, RegistryError
 from modelmend.events import stage
 from modelmend.records import Decision, Evidence, PrivacyReport, Registration, Scorecard, SuspectInfo
 
+_log = logging.getLogger("modelmend.report")
 
-def write_report(report: str, artifacts: Mapping[str, str], *, error: Mapping[str, Any] | None = None) -> None:
+
+def write_report(
+    report: str, artifacts: Mapping[str, str], *, error: Mapping[str, Any] | None = None, tracking_uri: str = ""
+) -> None:
     """Write the report from whatever artifacts there are; a registered version gets a copy beside its evidence.
+
+    A server that does not take the copy is a warning: the version is registered, and the report lies here.
 
     Args:
         report: The HTML file to write.
         artifacts: Role (``suspect``, ``samples``, ``evidence``, ``activations``, ``pruned``, ``edited``,
             ``scorecard``, ``privacy``, ``decision``, ``registration``) -> directory; missing ones are left out.
         error: ``stage``, ``message``, ``where``, ``field``, ``fix`` of what stopped the run.
+        tracking_uri: MLflow server that the version is registered at.
     """
     with stage("write_report"):
-        _write(report, artifacts, error)
+        registration = _write(report, artifacts, error)
+        if registration is not None and error is None:
+            try:
+                _attach(registration, Path(report), tracking_uri)
+            except RegistryError as refused:
+                _log.warning("the report is not in the registry: %s", refused.message)
 
 
-def _write(report: str, artifacts: Mapping[str, str], error: Mapping[str, Any] | None) -> None:
+def _write(report: str, artifacts: Mapping[str, str], error: Mapping[str, Any] | None) -> Registration | None:
     from modelmend.report.html import write_report as render
 
     have: dict[str, Artifact] = {}
@@ -46,6 +59,7 @@ def _write(report: str, artifacts: Mapping[str, str], error: Mapping[str, Any] |
     def typed(role: str, name: str, kind: Any) -> Any:
         return kind.read(have[role].file(name)) if role in have else None
 
+    registration: Registration | None = typed("registration", "registration.json", Registration)
     pictures = []
     if "evidence" in have:
         pictures = [have["evidence"].file(n) for n in have["evidence"].files if n.endswith(".png")]
@@ -61,19 +75,17 @@ def _write(report: str, artifacts: Mapping[str, str], error: Mapping[str, Any] |
         scorecard=typed("scorecard", "scorecard.json", Scorecard),
         privacy=typed("privacy", "privacy.json", PrivacyReport),
         decision=typed("decision", "decision.json", Decision),
-        registration=typed("registration", "registration.json", Registration),
+        registration=registration,
         stages=[
             {"step": item.producer, "seconds": item.seconds, "passes": item.passes, "digest": item.digest}
             for item in have.values()
         ],
         error=error,
     )
-    if "registration" in have:
-        registration = Registration.read(have["registration"].file("registration.json"))
-        _attach(registration, Path(report))
+    return registration
 
 
-def _attach(registration: Registration, report: Path) -> None:
+def _attach(registration: Registration, report: Path, tracking_uri: str) -> None:
     """Log the report beside a registered version, under a name that says what it is."""
     from modelmend.registry.register import attach
 
@@ -82,7 +94,7 @@ def _attach(registration: Registration, report: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         named = Path(work) / "report.html"
         shutil.copyfile(report, named)
-        attach(registration, {"report.html": named})
+        attach(registration, {"report.html": named}, tracking_uri=tracking_uri or None)
 
 
 def report_failure(state: str, message: str, report: str) -> None:
