@@ -70,6 +70,27 @@ def test_unknown_command_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 2
 
 
+def test_no_command_shows_the_help_and_no_empty_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = run(capsys=capsys)
+    assert code == 2
+    assert "repair" in text and "error:" not in text
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"), [(KeyboardInterrupt(), 130, "stopped"), (KeyError("k"), 2, "DEBUG")]
+)
+def test_an_interrupt_and_an_unexpected_error_say_what_to_do(
+    raised: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise raised
+
+    monkeypatch.setattr("modelmend.cli.repair.repair_command", broken)
+    ended, text = run("repair", "m.pt2", "--samples", "s", capsys=capsys)
+    assert ended == code
+    assert told in text and "Traceback" not in text
+
+
 def test_gate_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = run("gate", str(tmp_path), capsys=capsys)
     assert code == 2

@@ -79,14 +79,19 @@ class Bench:
         )  # fmt: skip
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    write_pt2(export_module(small_net(), SHAPE), tmp_path / "model.pt2", SHAPE)
-    made = Bench(tmp_path, content_hash(read_pt2(tmp_path / "model.pt2")))
+def make_bench(folder: Path) -> Bench:
+    """Artifacts of a good repair."""
+    write_pt2(export_module(small_net(), SHAPE), folder / "model.pt2", SHAPE)
+    made = Bench(folder, content_hash(read_pt2(folder / "model.pt2")))
     made.suspect("suspect")
     made.samples("samples", 0)
     made.evidence()
     return made
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return make_bench(tmp_path)
 
 
 def test_artifacts_of_one_run_pass_and_are_registered_once(bench: Bench) -> None:

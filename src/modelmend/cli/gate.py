@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -32,8 +33,11 @@ def judge_again(
     from modelmend import steps
     from modelmend.gate.policy import load_policy
     from modelmend.request import RepairRequest
+    from modelmend.steps.gating import local_policy
 
-    digest = load_policy(policy or None).hash().removeprefix("sha256:")[:12]
+    request = RepairRequest.read(run.path / "run.json")
+    with tempfile.TemporaryDirectory() as work:
+        digest = load_policy(local_policy(policy, Path(work))).hash().removeprefix("sha256:")[:12]
     folder = run.path / "gates" / digest
     verdict = steps.gate_repair(
         str(run.stage("samples")),
@@ -41,11 +45,11 @@ def judge_again(
         str(run.final("privacy")),
         str(folder / "decision"),
         policy_uri=policy,
+        seed=request.seed,
     )
     decision = Decision.read(folder / "decision" / "decision.json")
     if verdict != "pass" or not name:
         return verdict, decision, None
-    request = RepairRequest.model_validate_json((run.path / "run.json").read_bytes())
     steps.register_model(
         str(run.stage("suspect")),
         str(run.stage("samples")),

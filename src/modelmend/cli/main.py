@@ -29,7 +29,7 @@ app.add_typer(redteam, name="redteam")
 OUT = Console()
 ERR = Console(stderr=True)
 
-REGISTERED, REFUSED, FAILED = 0, 1, 2
+REGISTERED, REFUSED, FAILED, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "MODELMEND_DEBUG"
 
 TrackingUri = Annotated[
@@ -91,7 +91,8 @@ def repair(
     policy: Annotated[str, typer.Option(help="Policy file, or default | strict.")] = "",
     tracking_uri: TrackingUri = "",
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where the run is kept; repeat it to take up a run that was stopped.")
+        Path | None,
+        typer.Option(help="Where the run is kept; repeat it after a stop (in-process goes on from whole stages)."),
     ] = None,
     seed: Seed = 0,
     runner: Annotated[
@@ -274,8 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         _tell(error)
         sys.exit(FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        ERR.print("stopped; the same --run-dir takes the run up again")
-        sys.exit(130)
+        result = INTERRUPTED
     except Exception as error:
         shown = getattr(error, "format_message", None)
         if shown is None:
@@ -285,6 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
         elif told := shown():  # nothing to tell when the help was printed for want of arguments
             _tell(ModelmendError(told, fix="see --help"))
         sys.exit(FAILED)
+    if result == INTERRUPTED:
+        ERR.print("stopped; repeat the command with the same --run-dir to go on")
     sys.exit(result if isinstance(result, int) else 0)
 
 
