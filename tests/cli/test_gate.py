@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.steps.test_gating import make_bench
 
 from modelmend.cli.gate import judge_again
 from modelmend.errors import ArtifactError, PolicyError
 from modelmend.request import RepairRequest
 from modelmend.rundir import RunDirectory, prepare
-from tests.steps.test_gating import make_bench
 
 
 def finished(folder: Path, seed: int) -> RunDirectory:
