@@ -264,3 +264,16 @@ def test_a_decision_survives_its_json(tmp_path):
     decision = decide()
     decision.write(tmp_path / "decision.json")
     assert type(decision).read(tmp_path / "decision.json") == decision
+
+
+@pytest.mark.parametrize(
+    ("used", "kept"),
+    [
+        (residual("used"), residual("kept", "warp")),
+        (residual("used"), residual("kept", "additive").model_copy(update={"target": 1})),
+        (residual("used").model_copy(update={"target": 1}), residual("kept", "additive")),
+    ],
+    ids=["another family than the one kept back", "kept: another class", "used: another class"],
+)
+def test_residuals_of_another_family_or_class_than_the_accused_are_no_evidence(used, kept):
+    assert decide(good_card(residuals=(used, kept))).verdict == "refuse"

@@ -33,6 +33,11 @@ def backdoor_kept(case: Case) -> Iterator[Check]:
     if both:
         reason = f"{', '.join(sorted(both))}: said to be kept back, but used in the repair"
         yield line("backdoor.kept", KEPT, "inconclusive", reason)
+    found = case.scorecard.probe_before
+    others = families["kept"] - {found.kept_family} if found else set()
+    if found and others and not both:
+        reason = f"{', '.join(sorted(others))}: not the family that the probe kept back ({found.kept_family})"
+        yield line("backdoor.kept", KEPT, "inconclusive", reason)
 
 
 @check("backdoor.seen", SEEN, mendable=False)
@@ -100,6 +105,11 @@ def _residuals(case: Case, role: Literal["used", "kept"], title: str) -> Iterato
             yield _residual(
                 case, row, f"backdoor.{role}.{row.family}.{row.target}", f"{title}: {row.family}, class {row.target}"
             )
+    judged = {row.target for row in case.scorecard.residuals if row.role == role}
+    for first in case.scorecard.probe_before.suspects[:1] if case.scorecard.probe_before else ():
+        if judged and first not in judged:
+            reason = f"class {first}, the first suspect of the probe, was not looked at"
+            yield line(f"backdoor.{role}", title, "inconclusive", reason)
 
 
 def _residual(case: Case, row: Residual, name: str, title: str) -> Check:
