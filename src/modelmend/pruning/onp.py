@@ -62,8 +62,8 @@ class PruningConfig(Record):
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
-    settled: float = 0.25
-    """No further round when fresh triggers succeed less than this on the best mask."""
+    settled: float = 0.1
+    """No further round when fresh triggers to the class that weighs most succeed less than this on the best mask."""
     least_reward: float = 0.2
     """Cut nothing, and search no further, when the best mask of a round is worth less than this: in a small network the
     backdoor can sit in groups that every class needs."""
@@ -397,11 +397,15 @@ def _success_left(
     cut: tuple[int, ...],
     config: RewardConfig,
 ) -> float:
-    """Weighted success of triggers against one mask; 0 without triggers."""
+    """Weighted success against one mask of the triggers to the class that weighs most; 0 without triggers."""
     if not triggers:
         return 0.0
     judge = MaskJudge(classifier, groups, (held[0][:1], held[1][:1]), held, triggers, config)
-    return float(judge(~_as_cuts([cut], len(groups))).success[0] @ judge.weight)
+    success = judge(~_as_cuts([cut], len(groups))).success[0]
+    targets = torch.tensor([target for _, target in judge.pairs])
+    totals = {target: float(judge.weight[targets == target].sum()) for target in targets.tolist()}
+    mine = targets == max(totals, key=totals.__getitem__)
+    return float(success[mine] @ judge.weight[mine] / judge.weight[mine].sum())
 
 
 def _as_cuts(cuts: Sequence[tuple[int, ...]], groups: int) -> Tensor:
