@@ -26,7 +26,7 @@ from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 from modelmend.records import Record
 
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""
 Reprobe = Callable[[Classifier, int], Sequence[Trigger]]
 """Finds fresh candidate triggers on an edited model; takes a seed."""
@@ -142,7 +142,7 @@ def edit(
             log["start"] = best
             log["choice"] = found["choice"] if best == "scaled" else None
     log["repair"] = rounds
-    result, final, log["share"] = _part_of_the_way(classifier, result, split, before=before, quality=final)
+    result, final, log["share"] = part_of_the_way(classifier, result, split, before=before, quality=final)
     result, final, log["batch_norm"] = _choose_statistics(
         result, repair_split[0], split, before=before, quality=final, log=log, config=config
     )
@@ -229,23 +229,27 @@ def _choose_scaling(
     return result, best[2], found
 
 
-def _part_of_the_way(
-    classifier: Classifier, edited: Classifier, split: SelectSplit, *, before: Quality, quality: Quality
+def part_of_the_way(
+    start: Classifier, edited: Classifier, split: SelectSplit, *, before: Quality, quality: Quality
 ) -> tuple[Classifier, Quality, float]:
     """Weights between the untouched and the edited model: the share of the way that costs least on the select split.
 
-    ``W(share) = (1 - share) W_before + share W_edited``, the interpolation of WiSE-FT (arXiv 2109.01903); a backdoor
-    often breaks well before the end of the way, and clean accuracy is lost all along it.
+    ``W(share) = (1 - share) W_start + share W_edited``, the interpolation of WiSE-FT (arXiv 2109.01903); a backdoor
+    often breaks well before the end of the way, and clean behaviour is lost all along it. Weights that are exactly
+    zero at the end, those of cut groups, are zero everywhere.
     """
-    best = (quality.cost(before), quality.loss, 1.0, edited, quality)
-    start, end = classifier.graph.state_dict(), edited.graph.state_dict()
+    found = [(quality.cost(before), quality, 1.0, edited)]
+    begin, end = start.graph.state_dict(), edited.graph.state_dict()
     for share in SHARES:
         between = edited.clone().frozen()
-        mixed = {k: torch.lerp(start[k], v, share) if v.is_floating_point() else v for k, v in end.items()}
+        mixed = {
+            k: torch.lerp(begin[k], v, share).where(v != 0, v) if v.is_floating_point() else v for k, v in end.items()
+        }
         between.graph.load_state_dict(mixed)
-        found = split.measure(between)
-        best = min(best, (found.cost(before), found.loss, share, between, found), key=lambda row: row[:2])
-    return best[3], best[4], best[2]
+        here = split.measure(between)
+        found.append((here.cost(before), here, share, between))
+    _, best, share, model = min(found, key=lambda row: (row[0], row[1].loss))
+    return model, best, share
 
 
 def _choose_statistics(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
-from modelmend.editing.edit import as_pair, join
+from modelmend.editing.edit import as_pair, join, part_of_the_way
 from modelmend.editing.quality import SelectSplit, strongest
 from modelmend.editing.tuning import TuneConfig, tune
 from modelmend.metrics import sample_passes
@@ -39,8 +40,9 @@ def fine_tune(
     config: FineTuneConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    reference: Classifier | None = None,
 ) -> EditResult:
-    """Fine-tune all parameters and keep the epoch that the select split likes best (the start included).
+    """Fine-tune all parameters, keep the epoch that the select split likes best, go back as far as the repair allows.
 
     Args:
         classifier: The suspect, or a repair that was not enough; not changed.
@@ -51,9 +53,11 @@ def fine_tune(
         config: Settings.
         seed: Of order, augmentation and the draw of triggers.
         progress: Called once an epoch.
+        reference: The suspect, when ``classifier`` is a repair of it: its clean behaviour is to be kept, and the way
+            back leads to it. ``classifier`` itself when not given.
 
     Returns:
-        Same as ``edit``; the log holds ``before``, ``after``, ``epochs``, ``layers``, ``relative_norm``, ``seconds``,
+        Same as ``edit``; the log holds ``before``, ``after``, ``epochs``, ``share``, ``layers``, ``relative_norm``, ``seconds``,
         ``passes`` and ``batch_norm`` (always ``frozen``).
 
     Raises:
@@ -64,12 +68,15 @@ def fine_tune(
     samples = join(fit, reward)
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(as_pair(select, "select"), triggers)
-    before = split.measure(classifier)
+    teacher = reference or classifier
+    start = split.measure(classifier)
+    before = replace(start, accuracy=max(start.accuracy, split.measure(teacher).accuracy))
     result = classifier.clone().frozen()
     after, rows = tune(
-        result, classifier, samples, triggers, split, before=before,
+        result, teacher, samples, triggers, split, before=before,
         config=config, seed=seed, progress=progress, title="fine-tuning",
     )  # fmt: skip
+    result, after, share = part_of_the_way(teacher, result, split, before=before, quality=after)
     norms = relative_norms(classifier.graph, result.graph)
     reason = f"worst probe success {before.worst:.2f} -> {after.worst:.2f} on the select split"
     log: dict[str, Any] = {
@@ -79,6 +86,7 @@ def fine_tune(
         "before": before.log(),
         "after": after.log(),
         "epochs": rows,
+        "share": share,
         "batch_norm": "frozen",
         "layers": {name: round(norm, 6) for name, norm in norms.items()},
         "relative_norm": round(overall_norm(classifier.graph, result.graph), 6),

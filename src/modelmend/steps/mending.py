@@ -192,6 +192,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
             config=config,
             seed=seed,
             progress=progress,
+            reference=source.classifier,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
         params = {"config": config.model_dump(mode="json")}
