@@ -38,8 +38,8 @@ class Case:
 @pytest.fixture(scope="session")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("digits")
-    infected, split = train_infected_digits(0)
-    write_pt2(export_module(infected.module, (1, 8, 8)), folder / "suspect.pt2", (1, 8, 8))
+    infected, split = train_infected_digits(0, side=16)
+    write_pt2(export_module(infected.module, (1, 16, 16)), folder / "suspect.pt2", (1, 16, 16))
     np.savez(folder / "clean.npz", x=split.x_clean.numpy(), y=split.y_clean.numpy())
     return Case(folder / "suspect.pt2", folder / "clean.npz", infected, split)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,15 @@ def test_members_need_nonmembers() -> None:
 def test_configuration_hash_changes_with_what_shapes_the_result() -> None:
     assert REQUEST.configuration != REQUEST.model_copy(update={"mean": (0.5,)}).configuration
     assert REQUEST.configuration == REQUEST.model_copy(update={"name": "other", "tracking_uri": "x"}).configuration
+
+
+def test_a_directory_that_another_process_works_in_is_refused(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "run", REQUEST)
+    code = (
+        "import sys; from modelmend.rundir import prepare; from modelmend.request import RepairRequest\n"
+        f"prepare({str(run.path)!r}, RepairRequest.model_validate_json(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, REQUEST.model_dump_json()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0 and "another process" in done.stderr

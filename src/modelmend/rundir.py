@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from modelmend.artifacts import MANIFEST, SCHEMAS, read_artifact
 from modelmend.errors import ArtifactError, InputError
 from modelmend.records import Decision, Registration, Scorecard
@@ -25,6 +27,8 @@ PUBLISHED = {
     "registration.json": ("registration", "registration.json"),
 }
 """File at the top of a run directory -> the stage and file that it is a copy of."""
+
+_claimed: dict[Path, FileLock] = {}
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
     What an earlier run judged and published there is forgotten: it may be about other samples or another model.
 
     Raises:
-        InputError: no write permission, or the directory holds results of another request.
+        InputError: no write permission, another process is at work there, or the directory holds results of another request.
     """
     run = RunDirectory(Path(path).resolve())
     record = run.path / "run.json"
     try:
         run.artifacts.mkdir(parents=True, exist_ok=True)
+        _claim(run.path)
         if record.is_file():
             earlier = json.loads(record.read_text(encoding="utf-8"))
             if earlier != request.model_dump(mode="json") and any(run.artifacts.iterdir()):
@@ -92,6 +97,21 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
     except ValueError as error:
         raise InputError("run.json is unreadable", where=record, fix="choose another --run-dir") from error
     return run
+
+
+def _claim(path: Path) -> None:
+    """Hold the directory for this process, until it ends however it ends; raises ``InputError`` if another has it."""
+    lock = _claimed.setdefault(path, FileLock(path / ".lock"))
+    if lock.is_locked:
+        return
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            "another process is working in this run directory",
+            where=path,
+            fix="wait for it, or choose another --run-dir",
+        ) from error
 
 
 def forget_verdict(run: RunDirectory) -> None:
