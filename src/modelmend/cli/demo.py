@@ -70,7 +70,11 @@ def run_demo(directory: Path | None, *, seed: int, runner: str, console: Console
     ]
     table.add_row("probe verdict", *verdicts)
     for item in scorecard.residuals:
-        table.add_row(f"probe success, {item.family} ({item.role})", percent(item.before), percent(item.after))
+        table.add_row(
+            f"probe success, {item.family}, class {item.target} ({item.role})",
+            percent(item.before),
+            percent(item.after),
+        )
     leak = _leakage(run.path / "privacy.json")
     table.add_row("membership AUC, repair samples", *leak)
     table.add_row("neuron groups cut", "", f"{scorecard.groups_cut} of {scorecard.groups_total} ({_share(scorecard)})")
