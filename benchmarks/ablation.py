@@ -29,6 +29,7 @@ from benchmarks.methods import Triggers
 from benchmarks.parts import divide
 from modelmend.artifacts import write_json
 from modelmend.model.groups import Group, find_groups
+from modelmend.probe.accused import accused, against
 from modelmend.probe.trigger import Trigger
 from modelmend.pruning.attributes import Attributes, measure
 from modelmend.pruning.connections import Connections, connections
@@ -123,7 +124,7 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
 
 
 def candidates(case: Case, budget: int, seed: int, cache: Path) -> tuple[list[Trigger], Callable[[Any], list[Trigger]]]:
-    """The probe's triggers, kept in ``cache``, and a way to probe a pruned network again."""
+    """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
     from modelmend.probe.run import probe
 
     parts = divide(draw_budget(case.pool, budget, seed), seed)
@@ -132,8 +133,9 @@ def candidates(case: Case, budget: int, seed: int, cache: Path) -> tuple[list[Tr
     if not stem.with_suffix(".json").is_file():
         cache.mkdir(parents=True, exist_ok=True)
         found = Triggers(case.classifier().frozen(), parts, seed).result()
-        save_triggers(stem.with_suffix(".safetensors"), found.triggers)
-        about = {"families": list(found.evidence.families), "suspects": list(found.evidence.suspects)}
+        blamed = accused(found.evidence)
+        save_triggers(stem.with_suffix(".safetensors"), against(found.triggers, blamed))
+        about = {"families": list(found.evidence.families), "suspects": list(blamed)}
         write_json(stem.with_suffix(".json"), about)
     about = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
 
