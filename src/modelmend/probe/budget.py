@@ -15,7 +15,7 @@ from modelmend.records import ClassEvidence
 
 Pair = tuple[Tensor, Tensor]
 
-SHARES = (0.2, 0.35, 0.5)
+SHARES = (0.1, 0.2, 0.35, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
 QUIET = 0.05
 """Flip rate that all ordinary classes stay under at the quiet size."""
