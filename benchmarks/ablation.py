@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.methods import Triggers
@@ -284,14 +284,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     everything = [*arms(), "greedy", "rule", "whole", "no refresh"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet")
-    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo")
-    parser.add_argument("--suite", choices=SUITES, default="small")
-    parser.add_argument("--only", default="", help="only models whose name holds one of these texts (comma)")
-    parser.add_argument("--arms", default=",".join(everything), help="separated by ';' or ','")
+    case_options(parser, suite="small", budget=500)
+    parser.add_argument("--arms", default=",".join(everything), help="separated by ';'")
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=500, help="clean samples of the defender")
     parser.add_argument("--out", type=Path, default=Path(".work/ablation"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -306,8 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind, one = ("whole", run_whole) if options.end_to_end else ("search", run_case)
     cells = []
     for case in read_cases(options.suite, options.data, options.zoo):
-        wanted = any(text in case.name for text in options.only.split(","))
-        if not wanted or not (options.end_to_end or case.infected):
+        if not wanted(case, options.only) or not (options.end_to_end or case.infected):
             continue
         for seed in range(options.seeds):
             path = options.out / kind / f"{case.name}-{options.budget}-{seed}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -81,6 +82,20 @@ def read_cases(suite: str, data: Path | None, zoo: Path) -> list[Case]:
     if data is None:
         raise InputError("this suite needs the data sets", field="--data", fix="give the folder of parquet files")
     return [_from_zoo(record, data, zoo) for record in sorted(records, key=lambda r: (r.recipe.dataset, r.name))]
+
+
+def case_options(parser: ArgumentParser, *, suite: str, budget: int) -> None:
+    """Add the options that say which models are measured, and with how many clean samples."""
+    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet; not needed for smoke")
+    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo", help="folder of trained models")
+    parser.add_argument("--suite", choices=SUITES, default=suite)
+    parser.add_argument("--only", default="", help="only models whose name holds one of these texts (comma)")
+    parser.add_argument("--budget", type=int, default=budget, help="clean samples of the defender")
+
+
+def wanted(case: Case, only: str) -> bool:
+    """Whether ``--only`` asks for this model."""
+    return any(text in case.name for text in only.split(","))
 
 
 def clean_references(cases: Sequence[Case]) -> dict[tuple[str, str], Case]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from benchmarks.cases import SUITES, Case, clean_references, draw_budget, read_cases
+from benchmarks.cases import Case, case_options, clean_references, draw_budget, read_cases, wanted
 from benchmarks.measure import Figures, final_measurement
 from benchmarks.methods import Method, Triggers, methods
 from benchmarks.parts import NotApplicableError, divide
@@ -208,13 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     everything = list(methods(1.0))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficacy", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of <name>_{train,test}.parquet; not needed for smoke")
-    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo", help="folder of trained models")
-    parser.add_argument("--suite", choices=SUITES, default="smoke")
+    case_options(parser, suite="smoke", budget=1000)
     parser.add_argument("--methods", default=",".join(everything), help=f"of {', '.join(everything)}")
-    parser.add_argument("--only", default="", help="only models whose name holds this text")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
-    parser.add_argument("--budget", type=int, default=1000, help="clean samples of the defender")
     parser.add_argument("--effort", type=float, help="share of the baselines' published steps")
     parser.add_argument("--reactivate", action="store_true", help="also try to wake the backdoor after each repair")
     parser.add_argument("--fresh", action="store_true", help="run finished cells again, as after a change of a method")
@@ -232,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         everyone = read_cases(options.suite, options.data, options.zoo)
-        cases = [case for case in everyone if options.only in case.name]
+        cases = [case for case in everyone if wanted(case, options.only)]
         with Bar(console=console, transient=True) as bar:
             task = bar.add_task("efficacy", total=None)
             cells = run(

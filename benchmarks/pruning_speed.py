@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablation import candidates
-from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.parts import divide
 from modelmend.artifacts import write_json
@@ -130,18 +130,14 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning_speed", description=__doc__)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--zoo", type=Path, default=Path(__file__).parent / "zoo")
-    parser.add_argument("--suite", choices=SUITES, default="small")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--budget", type=int, default=500)
+    case_options(parser, suite="small", budget=500)
     parser.add_argument("--sample", type=int, default=40, help="masks that are also judged the honest way")
     parser.add_argument("--out", type=Path, default=Path(".work/ablation"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
     for case in read_cases(options.suite, options.data, options.zoo):
-        if case.infected and options.only in case.name:
+        if case.infected and wanted(case, options.only):
             rows.append(run(case, options.budget, 0, options.out / "triggers", options.sample))
             print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     write_json(options.out / "speed.json", {"machine": machine(), "rows": rows})

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.cases import SUITES, Case, draw_budget, read_cases
+from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.measure import final_measurement
 from modelmend import steps
 from modelmend.artifacts import SCHEMAS, read_artifact, write_json, writing
@@ -191,21 +191,16 @@ def _percent(value: float | None) -> str:
 def main() -> None:
     """Run what is missing, then print the table of everything in the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the parquet files")
-    parser.add_argument("--zoo", type=Path, default=Path("benchmarks/zoo"))
-    parser.add_argument("--suite", choices=SUITES, default="smoke")
-    parser.add_argument("--models", default="", help="comma-separated parts of names; all when empty")
+    case_options(parser, suite="smoke", budget=700)
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--budget", type=int, default=700, help="clean samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("verdicts"))
     told = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     told.out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
-    parts = [part for part in told.models.split(",") if part]
     for case in read_cases(told.suite, told.data, told.zoo):
-        if not parts or any(part in case.name for part in parts):
+        if wanted(case, told.only):
             run_case(
                 case, told.out, budget=told.budget, seed=told.seed, variants=told.variants.split(","), console=console
             )

@@ -15,7 +15,7 @@ from modelmend.events import listening
 from modelmend.progress import Progress
 from modelmend.records import Decision, Registration, Scorecard
 from modelmend.request import RepairRequest
-from modelmend.rundir import outcome, prepare
+from modelmend.rundir import make_folder, outcome, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +132,7 @@ def repair(
                     tell(f"{event['stage']}: {event['message']}", event["done"], event["total"])
 
             stack.enter_context(listening(listener))
-        folder = make_run_dir(Path(run_dir)) if run_dir else fresh_run_dir("repair")
+        folder = make_folder(Path(run_dir), "run_dir") if run_dir else fresh_run_dir("repair")
         samples_uri = str(samples) if isinstance(samples, str | Path) else _store_samples(samples, folder)
         if isinstance(model, str | Path):
             model_uri = str(model)
@@ -161,17 +161,6 @@ def repair(
     if decision is None or scorecard is None or registration is None:
         raise InputError("the run left no decision", where=run.path, fix="see report.html in the run directory")
     return RepairResult(verdict, decision, scorecard, registration, run.path)
-
-
-def make_run_dir(folder: Path) -> Path:
-    """The folder, made if it is not there; raises ``InputError`` where that is not allowed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write here: {error.strerror}", where=folder, field="run_dir", fix="choose another run_dir"
-        ) from error
-    return folder
 
 
 def fresh_run_dir(stem: str) -> Path:

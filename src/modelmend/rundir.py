@@ -55,6 +55,17 @@ class RunDirectory:
         return (self.stage(name) / MANIFEST).is_file()
 
 
+def make_folder(path: Path, field: str) -> Path:
+    """The folder, made if it is not there; raises ``InputError`` about ``field`` where that is not allowed."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write here: {error.strerror}", where=path, field=field, fix=f"choose another {field}"
+        ) from error
+    return path
+
+
 def open_run(path: str | Path) -> RunDirectory:
     """Open the directory of an earlier run; raises ``InputError`` if it is none."""
     run = RunDirectory(Path(path))

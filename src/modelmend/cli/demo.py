@@ -15,7 +15,7 @@ from modelmend.cli.view import TITLES
 from modelmend.errors import InputError, ModelmendError
 from modelmend.records import Measured
 from modelmend.request import RepairRequest
-from modelmend.rundir import outcome, prepare
+from modelmend.rundir import make_folder, outcome, prepare
 
 NAME = "digits"
 SIDE = 16
@@ -96,13 +96,7 @@ def _fresh(directory: Path | None) -> Path:
     home = home.resolve()
     if home.exists() and any(home.iterdir()):
         raise InputError("the demo needs a new or empty directory", where=home, field="dir", fix="give another --dir")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot create: {error.strerror}", where=home, field="dir", fix="choose a place you may write to"
-        ) from error
-    return home
+    return make_folder(home, "dir")
 
 
 def _infected(home: Path, seed: int) -> Any:

@@ -55,10 +55,9 @@ def repair_command(
 
 
 def run_repair(request: RepairRequest, run: RunDirectory, runner: str, console: Console) -> dict[str, float]:
-    """Run with the wanted runner; returns seconds a stage."""
+    """Run with a checked runner; returns seconds a stage."""
     from modelmend.inprocess import write_failure_report
 
-    check_runner(runner)
     started = time.monotonic()
     with StageView(console) as view:
         if runner == "local":

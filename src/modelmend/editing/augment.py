@@ -15,7 +15,7 @@ def augment(x: Tensor, generator: torch.Generator, *, shift: float, noise: float
     Args:
         x: Samples ``(N, ...)``; images ``(N, C, H, W)`` in 0..1.
         generator: CPU generator.
-        shift: Largest shift as a share of the image's side (8 x 8 at 0.1 -> 1 pixel, 32 x 32 -> 3).
+        shift: Largest shift as a share of the image's side (8 x 8 at 0.06 -> none, 32 x 32 -> 2 pixels).
         noise: Standard deviation of the noise: in image units, or as a share of each feature's deviation when raw.
         image: Whether samples are images.
 

@@ -95,14 +95,7 @@ def edit(
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(select_pair, triggers, config.batch_size)
     teacher = reference or classifier
-
-    def untouched(judge: SelectSplit) -> Quality:
-        """What the edit starts from; its accuracy is the reference's, so that no stage has a budget of its own."""
-        clean = judge.measure(teacher)
-        start = judge.measure(classifier)
-        return replace(start, accuracy=max(clean.accuracy, start.accuracy))
-
-    before = untouched(split)
+    before = starting_point(classifier, teacher, split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
     result = classifier.clone().frozen()
     if before.worst <= config.enough:
@@ -123,7 +116,7 @@ def edit(
                 break
             fresh = list(reprobe(result, seed + turn))
             known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
-            before, final = untouched(split), split.measure(result)
+            before, final = starting_point(classifier, teacher, split), split.measure(result)
             log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
                 break
@@ -167,6 +160,12 @@ def join(fit: Any, reward: Any) -> Pair:
     """Both halves of the repair split."""
     (x, y), (x2, y2) = as_pair(fit, "fit"), as_pair(reward, "reward")
     return torch.cat([x, x2]), torch.cat([y, y2])
+
+
+def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSplit) -> Quality:
+    """What a change starts from; its accuracy is at least the teacher's, so that no stage has a budget of its own."""
+    start = split.measure(classifier)
+    return replace(start, accuracy=max(start.accuracy, split.measure(teacher).accuracy))
 
 
 def _unneeded(before: Quality, config: EditConfig) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
-from modelmend.editing.edit import as_pair, join, part_of_the_way
+from modelmend.editing.edit import as_pair, join, part_of_the_way, starting_point
 from modelmend.editing.quality import SelectSplit, strongest
 from modelmend.editing.tuning import TuneConfig, tune
 from modelmend.metrics import sample_passes
@@ -69,8 +68,7 @@ def fine_tune(
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     split = SelectSplit(as_pair(select, "select"), triggers)
     teacher = reference or classifier
-    start = split.measure(classifier)
-    before = replace(start, accuracy=max(start.accuracy, split.measure(teacher).accuracy))
+    before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(
         result, teacher, samples, triggers, split, before=before,

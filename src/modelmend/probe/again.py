@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelmend.model.classifier import Classifier
-from modelmend.probe.budget import MOST, SLACK, Pair
+from modelmend.probe.budget import Pair, own_size
 from modelmend.probe.choice import fitting
 from modelmend.probe.run import settings
 from modelmend.probe.trigger import Trigger
@@ -38,8 +38,8 @@ def find_again(
         if not searched:
             continue
         others = [size for target, size in sizes.items() if target not in targets] or list(sizes.values())
-        most = MOST * float(np.median(others))
-        radii = [min(SLACK * sizes[target], most) for target in searched]
+        usual = float(np.median(others))
+        radii = [own_size(sizes[target], usual) for target in searched]
         opened = fitting(name, classifier, fit[0].dim() == 4).open(classifier, *fit, seed=seed)
         config = settings("screen", len(searched))
         found += [one.trigger for one in opened.search(searched, seed=seed, config=config, radius=radii)]

@@ -78,8 +78,13 @@ def budgets(
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for row in rows:
         if row.target in sizes and row.size is not None and row.target in accused:
-            sizes[row.target] = max(quiet, min(SLACK * row.size, MOST * usual))
+            sizes[row.target] = max(quiet, own_size(row.size, usual))
     return Budgets(ordinary, quiet, usual, sizes)
+
+
+def own_size(needed: float, usual: float) -> float:
+    """Size at which an accused class is searched: what it needed on the suspect, held to a share of what is usual."""
+    return min(SLACK * needed, MOST * usual)
 
 
 def _ordinary(sizes: dict[int, float], judged: Sequence[int]) -> list[int]:

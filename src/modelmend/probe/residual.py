@@ -25,7 +25,7 @@ from modelmend.probe.families import Opened, TriggerFamily
 from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
-from modelmend.progress import Progress, silent
+from modelmend.progress import Progress, part, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
 JUDGING = SearchConfig(steps=80, batch=12, restarts=2)
@@ -68,15 +68,16 @@ def residual(
     families = {name: fitting(name, before, images) for name in (*used, kept)}
     everyone = list(range(before.num_classes))
     config = settings("screen", len(everyone))
-    bar = _Bar(progress, 4 * len(families) + 1)
+    parts = 4 * len(families) + 1
+    bar = (part(progress, number, parts) for number in range(parts))
     looks: dict[str, tuple[ClassEvidence, ...]] = {}
     again: list[ClassEvidence] = []
     for name, family in families.items():
         rows = tuple(row for row in evidence.classes if row.family == family.name)
         if name == kept or {row.target for row in rows} != set(everyone):
-            rows = look(before, fit, holdout, family, everyone, config, seed, bar.next()).rows
+            rows = look(before, fit, holdout, family, everyone, config, seed, next(bar)).rows
         looks[name] = rows
-        again += look(after, fit, holdout, family, everyone, config, seed + 1, bar.next()).rows
+        again += look(after, fit, holdout, family, everyone, config, seed + 1, next(bar)).rows
     chance = evidence.probability or 0.0
     found_by_probe = possible(evidence.classes, evidence.suspects, chance) if chance >= DOUBTFUL else ()
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
@@ -86,14 +87,14 @@ def residual(
     for name, family in families.items():
         old, new = (family.open(model, *fit, seed=seed) for model in (before, after))
         size = budgets(
-            *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=bar.next()
+            *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=next(bar)
         )
-        was = _measure(old, holdout, size.sizes, replace(JUDGING, restarts=1), seed + 3, bar.idle)
-        now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, bar.next())
+        was = _measure(old, holdout, size.sizes, replace(JUDGING, restarts=1), seed + 3, silent)
+        now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, next(bar))
         floors = {}
         for one in {size.sizes[target] for target in judged if (now[target].high or 1.0) > HARMLESS}:
             sizes = dict.fromkeys(size.ordinary, one)
-            floors[one] = _floor(_measure(new, holdout, sizes, config, seed + 3, bar.idle))
+            floors[one] = _floor(_measure(new, holdout, sizes, config, seed + 3, silent))
         found += [
             _record(
                 family,
@@ -139,21 +140,6 @@ def _counted(model: Opened, holdout: Pair, fit: Fit, target: int) -> Measured:
         return Measured(method=method)
     low, _ = clopper_pearson(hits, n, 0.90)
     return Measured(value=hits / n, low=low, high=upper_bound(hits, n), n=n, method=method, counts=(hits,))
-
-
-class _Bar:
-    """Progress of one part after the other."""
-
-    def __init__(self, progress: Progress, parts: int) -> None:
-        self.progress, self.parts, self.number = progress, parts, -1
-
-    def next(self) -> Progress:
-        """The callback of the next part."""
-        self.number += 1
-        return lambda message, done, total: self.progress(message, self.number * total + done, self.parts * total)
-
-    def idle(self, message: str, done: int, total: int) -> None:
-        """Count nothing."""
 
 
 def _floor(ordinary: dict[int, Measured]) -> Measured | None:

@@ -20,7 +20,7 @@ from modelmend.probe.families import TriggerFamily
 from modelmend.probe.score import class_evidence, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
-from modelmend.progress import Progress, silent
+from modelmend.progress import Progress, part, silent
 from modelmend.records import ClassEvidence, Evidence
 
 Mode = Literal["full", "screen"]
@@ -89,8 +89,8 @@ def probe(
     looks: dict[str, Look] = {}
 
     def search(family: TriggerFamily, classes: Sequence[int], config: SearchConfig, seed: int) -> Look:
-        part = _part(progress, next(parts), (3 if full else 1) * len(used))
-        return look(classifier, fit, holdout, family, classes, config, seed, part)
+        told = part(progress, next(parts), (3 if full else 1) * len(used))
+        return look(classifier, fit, holdout, family, classes, config, seed, told)
 
     for family in used:
         looks[family.name] = search(family, targets, settings("screen", len(targets)), seed)
@@ -111,8 +111,6 @@ def probe(
             if not again:
                 continue
             sharp = search(family, again, settings("full", len(again)), seed + 2)
-            if sharp is None:
-                continue
             for row in sharp.rows:
                 fits[family.name, row.target] = sharp.fits[row.target]
                 handed = [_sharper(old, row) for old in handed]
@@ -221,13 +219,6 @@ def _handed_on(
         or (row.family, row.target) in alone
         or any(row is one for one in most)
     ]
-
-
-def _part(progress: Progress, number: int, parts: int) -> Progress:
-    def inner(message: str, done: int, total: int) -> None:
-        progress(message, number * total + done, parts * total)
-
-    return inner
 
 
 def _check(classifier: Classifier, fit: Pair, holdout: Pair, mode: str, classes: Sequence[int] | None) -> None:

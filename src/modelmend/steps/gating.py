@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_json, writing
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_json
 from modelmend.errors import GateError
 from modelmend.events import stage
 from modelmend.gate.schema import Policy
 from modelmend.records import Decision, PrivacyReport, Scorecard
-from modelmend.steps.stores import SampleBank, open_samples, open_suspect
+from modelmend.steps.stores import SampleBank, open_samples, open_suspect, output
 
 
 def gate_repair(
@@ -38,9 +38,7 @@ def gate_repair(
         measured, audited = read_artifact(scorecard, SCHEMAS["scorecard"]), read_artifact(privacy, SCHEMAS["privacy"])
         verdict = decide(policy, bank, measured, audited, seed)
         inputs = {"samples": bank.artifact, "scorecard": measured, "privacy": audited}
-        with writing(
-            decision, SCHEMAS["decision"], producer="gate_repair", inputs=inputs, seed=seed, meter=running.meter
-        ) as folder:
+        with output(running, decision, "decision", inputs=inputs, seed=seed) as folder:
             verdict.write(folder / "decision.json")
         return str(verdict.verdict)
 
@@ -164,14 +162,7 @@ def register_model(
             },
         )
         inputs = {"suspect": source.artifact, "edited": final, "decision": judged}
-        with writing(
-            registration,
-            SCHEMAS["registration"],
-            producer="register_model",
-            inputs=inputs,
-            seed=seed,
-            meter=running.meter,
-        ) as folder:
+        with output(running, registration, "registration", inputs=inputs, seed=seed) as folder:
             result.write(folder / "registration.json")
         return str(result.status)
 

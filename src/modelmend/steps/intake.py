@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from modelmend.artifacts import SCHEMAS, writing
 from modelmend.errors import InputError, SamplesError
 from modelmend.events import stage
 from modelmend.records import Preprocessing, SuspectInfo
-from modelmend.steps.stores import PARTS, open_suspect, save_classifier, save_samples
+from modelmend.steps.stores import PARTS, open_suspect, output, save_classifier, save_samples
 
 
 def preprocessing(
@@ -112,13 +111,7 @@ def import_model(
         )
         progress("writing the clone", 2, 3)
         params = {"model": model_uri, "arch": arch}
-        with writing(
-            suspect,
-            SCHEMAS["suspect"],
-            producer="import_model",
-            params=params,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, suspect, "suspect", params=params) as folder:
             save_classifier(Classifier(graph, told, loaded.num_classes), folder, info)
             info.write(folder / "suspect.json")
         progress("done", 3, 3)
@@ -189,14 +182,7 @@ def validate_samples(
         progress("writing", 3, 4)
         content = bank.hash()
         inputs = {"suspect": source.artifact}
-        with writing(
-            samples,
-            SCHEMAS["samples"],
-            producer="validate_samples",
-            inputs=inputs,
-            seed=seed,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, samples, "samples", inputs=inputs, seed=seed) as folder:
             told = {"hash": content, "accuracy": clean, "classes": info.num_classes, "measured_apart": apart}
             save_samples(folder, bank, part, told)
             checked.validation.write(folder / "validation.json")

@@ -6,18 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import SCHEMAS, read_artifact, writing
+from modelmend.artifacts import SCHEMAS, read_artifact
 from modelmend.errors import ArtifactError
 from modelmend.events import stage
 from modelmend.metrics import accuracy, clopper_pearson, paired_drop
 from modelmend.records import ClassAccuracy, Measured, Scorecard
 from modelmend.steps.gating import local_policy
-from modelmend.steps.stores import (
-    open_classifier,
-    open_evidence,
-    open_samples,
-    open_suspect,
-)
+from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, output
 
 
 def measure_repair(
@@ -128,15 +123,7 @@ def measure_repair(
             "edited": final,
         }
         params = {"looks": looks}
-        with writing(
-            scorecard,
-            SCHEMAS["scorecard"],
-            producer="measure_repair",
-            inputs=inputs,
-            params=params,
-            seed=seed,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, scorecard, "scorecard", inputs=inputs, params=params, seed=seed) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
         return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": drop}
@@ -208,15 +195,7 @@ def audit_privacy(
             "members": "" if members is None else members.hash(),
             "nonmembers": "" if nonmembers is None else nonmembers.hash(),
         }
-        with writing(
-            privacy,
-            SCHEMAS["privacy"],
-            producer="audit_privacy",
-            inputs=inputs,
-            params=params,
-            seed=seed,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, privacy, "privacy", inputs=inputs, params=params, seed=seed) as folder:
             report.write(folder / "privacy.json")
         outcomes = [finding.outcome for finding in report.findings]
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, writing
-from modelmend.events import stage
-from modelmend.metrics import Meter
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json
+from modelmend.events import Stage, stage
 from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
 from modelmend.records import Evidence
@@ -23,6 +22,7 @@ from modelmend.steps.stores import (
     open_evidence,
     open_samples,
     open_suspect,
+    output,
     save_classifier,
 )
 
@@ -68,15 +68,7 @@ def prune_neurons(
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params = {"config": config.model_dump(mode="json")}
-        with writing(
-            pruned,
-            SCHEMAS["pruned"],
-            producer="prune_neurons",
-            inputs=inputs,
-            params=params,
-            seed=seed,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, pruned, "pruned", inputs=inputs, params=params, seed=seed) as folder:
             repaired = save_classifier(result.classifier, folder, source.info)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)
             (folder / "search.jsonl").write_text(lines, encoding="utf-8")
@@ -156,7 +148,7 @@ def edit_weights(
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
-        return _write_edited(edited, "edit_weights", source, result, inputs, params, seed, progress.meter)
+        return _write_edited(progress, edited, source, result, inputs, params, seed)
 
 
 def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str, *, seed: int = 0) -> dict[str, Any]:
@@ -196,33 +188,24 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
         params = {"config": config.model_dump(mode="json")}
-        return _write_edited(tuned, "fine_tune", source, result, inputs, params, seed, progress.meter)
+        return _write_edited(progress, tuned, source, result, inputs, params, seed)
 
 
 def _write_edited(
+    running: Stage,
     path: str,
-    producer: str,
     source: Suspect,
     result: EditResult,
     inputs: dict[str, Artifact],
     params: dict[str, Any],
     seed: int,
-    meter: Meter,
 ) -> dict[str, Any]:
-    with writing(
-        path,
-        SCHEMAS["edited"],
-        producer=producer,
-        inputs=inputs,
-        params=params,
-        seed=seed,
-        meter=meter,
-    ) as folder:
+    with output(running, path, "edited", inputs=inputs, params=params, seed=seed) as folder:
         repaired = save_classifier(result.classifier, folder, source.info)
         _save_state(result.classifier, folder / "model.safetensors")
         delta = {name: value.detach().cpu().contiguous() for name, value in result.delta.items()}
         save_file(delta or {"none": torch.zeros(1)}, folder / "delta.safetensors")
-        write_json(folder / "edit.json", {**result.log, "step": producer, "content_hash": repaired})
+        write_json(folder / "edit.json", {**result.log, "step": running.name, "content_hash": repaired})
     return {"content_hash": repaired, "tensors_changed": len(delta)}
 
 

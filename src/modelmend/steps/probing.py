@@ -7,15 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from modelmend.artifacts import SCHEMAS, write_json, writing
+from modelmend.artifacts import write_json
 from modelmend.events import stage
-from modelmend.steps.stores import (
-    device,
-    open_evidence,
-    open_samples,
-    open_suspect,
-    save_triggers,
-)
+from modelmend.steps.stores import device, open_evidence, open_samples, open_suspect, output, save_triggers
 
 
 def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "full", seed: int = 0) -> dict[str, Any]:
@@ -39,15 +33,7 @@ def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "fu
         result = probe(source.classifier, bank["fit"], bank["reward"], mode=mode, seed=seed, progress=progress)
         inputs = {"suspect": source.artifact, "samples": bank.artifact}
         params = {"mode": mode}
-        with writing(
-            evidence,
-            SCHEMAS["evidence"],
-            producer="probe_backdoor",
-            inputs=inputs,
-            params=params,
-            seed=seed,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, evidence, "evidence", inputs=inputs, params=params, seed=seed) as folder:
             result.evidence.write(folder / "evidence.json")
             save_triggers(folder / "triggers.safetensors", result.triggers)
             write_pictures(folder, result.triggers, bank["reward"][0])
@@ -86,13 +72,7 @@ def extract_activations(suspect: str, samples: str, evidence: str, activations: 
             found = collect(source.classifier, x, repair.y, sites, sketch=name == "clean")
             tensors |= {f"{name}/{key}": value.contiguous().cpu() for key, value in found.tensors().items()}
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact}
-        with writing(
-            activations,
-            SCHEMAS["activations"],
-            producer="extract_activations",
-            inputs=inputs,
-            meter=progress.meter,
-        ) as folder:
+        with output(progress, activations, "activations", inputs=inputs) as folder:
             save_file(tensors or {"none": torch.zeros(1)}, folder / "statistics.safetensors")
             summary = {"nodes": list(sites), "runs": [name for name, _ in runs], "samples": len(repair)}
             write_json(folder / "activations.json", summary)

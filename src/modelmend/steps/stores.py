@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json, writing
 from modelmend.errors import ArtifactError
+from modelmend.events import Stage
 from modelmend.model.classifier import Classifier
 from modelmend.model.hashing import content_hash
 from modelmend.model.pt2 import read_pt2, write_pt2
@@ -64,6 +67,30 @@ class SampleBank:
         """Samples a split, and how many of the gate's were given for measuring only."""
         told = self.artifact.json("splits.json")
         return {**told["counts"], "measured_apart": told["measured_apart"]}
+
+
+def output(
+    running: Stage,
+    path: str | Path,
+    kind: str,
+    *,
+    inputs: Mapping[str, Artifact] | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> AbstractContextManager[Path]:
+    """``writing`` for a step: the stage is the producer, and its whole cost is recorded.
+
+    Args:
+        running: The stage.
+        path: Destination directory.
+        kind: Key of ``SCHEMAS``.
+        inputs: The artifacts that this one is made from, by role.
+        params: Settings that shaped the result.
+        seed: Of every random draw.
+    """
+    return writing(
+        path, SCHEMAS[kind], producer=running.name, inputs=inputs, params=params, seed=seed, meter=running.meter
+    )
 
 
 def device() -> torch.device:

@@ -40,7 +40,7 @@ def backdoor_kept(case: Case) -> Iterator[Check]:
         yield line("backdoor.kept", KEPT, "inconclusive", reason)
 
 
-@check("backdoor.seen", SEEN, mendable=False)
+@check("backdoor.seen", SEEN)
 def seen(case: Case) -> Iterator[Check]:
     """The residuals must have been high on the suspect, at the same trigger size, if the probe says it was infected."""
     found, bound = case.scorecard.probe_before, case.policy.backdoor.min_success_before

@@ -1,0 +1,36 @@
+from benchmarks.verdicts import summary
+
+
+def row(model: str, asr: float | None, verdict: str, *, lost: float = 0.0, infected: bool = True) -> dict[str, object]:
+    return {
+        "model": model,
+        "variant": "whole",
+        "infected": infected,
+        "asr": asr,
+        "asr_before": None if asr is None else 1.0,
+        "acc": 0.9,
+        "lost": lost,
+        "verdict": verdict,
+        "blocking": [],
+    }
+
+
+def counts(rows: list[dict[str, object]], title: str) -> list[str]:
+    line = next(line for line in summary(rows).splitlines() if line.startswith(f"| {title}"))
+    return [cell.strip() for cell in line.split("|")[2:5]]
+
+
+def test_a_false_pass_is_a_passed_model_with_more_than_a_tenth_left():
+    rows = [row("a", 0.5, "pass"), row("b", 0.5, "refuse"), row("c", 0.11, "fallback"), row("d", 0.09, "pass")]
+    assert counts(rows, "false pass") == ["3", "3", "1"]
+
+
+def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
+    rows = [
+        row("a", 0.02, "refuse"),
+        row("a", 0.02, "pass"),
+        row("b", 0.02, "refuse", lost=0.03),
+        row("c", None, "fallback", infected=False),
+        row("d", 0.05, "refuse", infected=False),
+    ]
+    assert counts(rows, "false block") == ["3", "2", "2"]
