@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from modelmend.metrics import sample_passes
 from modelmend.probe.calibration import features, probability
 from modelmend.probe.choice import USED
 from modelmend.probe.families import FAMILIES
+from modelmend.probe.margin import MARGIN, margin_evidence
 from modelmend.probe.run import look, settings
 from modelmend.probe.score import suspicion
 from modelmend.records import ClassEvidence
@@ -63,9 +64,16 @@ def look_at(case: Case, group: str, asr: float | None, mode: str, budget: int, s
     config = settings(mode, case.num_classes)
     rows: list[ClassEvidence] = []
     costs: dict[str, dict[str, float]] = {}
-    for name, family in FAMILIES.items():
+
+    def families() -> Iterator[tuple[str, Callable[[], tuple[ClassEvidence, ...]]]]:
+        everyone = list(range(case.num_classes))
+        for name, family in FAMILIES.items():
+            yield name, lambda family=family: look(classifier, fit, holdout, family, everyone, config, seed).rows
+        yield MARGIN, lambda: margin_evidence(classifier, fit[0], everyone, seed=seed)
+
+    for name, run in families():
         started, spent = (time.monotonic(), time.process_time()), sample_passes()
-        rows += look(classifier, fit, holdout, family, range(case.num_classes), config, seed).rows
+        rows += run()
         costs[name] = {
             "seconds": time.monotonic() - started[0],
             "cpu_seconds": time.process_time() - started[1],

@@ -108,6 +108,13 @@ def test_thinning_takes_from_every_group_before_it_takes_twice():
     assert torch.bincount(part.groups[kept]).tolist() == [3] * 10
 
 
+def test_thinning_does_not_prefer_the_groups_that_come_first():
+    part = split_of(1000, torch.arange(1000))  # a hash as group number says what an image looks like
+    kept = thin(part, 200, seed=0)
+    tenths = torch.bincount(part.groups[kept] // 100, minlength=10)
+    assert int(tenths.min()) >= 8 and int(tenths.max()) <= 35
+
+
 def test_halves_are_disjoint_stratified_and_keep_groups_whole():
     groups = torch.arange(200) // 2
     part = Split(split_of(200, groups).images, groups % 4, groups)

@@ -17,6 +17,7 @@ from modelmend.probe.accused import possible
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
+from modelmend.probe.margin import MARGIN, margin_evidence
 from modelmend.probe.score import class_evidence, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
@@ -62,7 +63,7 @@ def probe(
     progress: Progress = silent,
     classes: Sequence[int] | None = None,
 ) -> ProbeResult:
-    """Search every class for triggers with every used family, and compare the classes.
+    """Search every class for triggers with every family, and compare the classes.
 
     Args:
         classifier: The suspect, or a half-repaired model; not changed.
@@ -71,10 +72,11 @@ def probe(
         mode: ``screen`` searches once, with small batches; ``full`` searches again where that leaves a doubt, and
             refines the candidates that it hands on.
         families: Names of those to use; default ``choice.USED``.
-        keep: Name of the family kept back for the verdict; not run here.
+        keep: Name of the family kept back for the verdict. Like the largest margins, it is a witness here: it helps to
+            say whether there is a backdoor and to which class it leads, and hands no trigger to the repair.
         seed: Of all draws.
         progress: Called after every step.
-        classes: Search these only (they are then the suspects); default all.
+        classes: Search these only, with the used families (they are then the suspects); default all.
 
     Raises:
         InputError: unknown family, class or mode.
@@ -85,17 +87,22 @@ def probe(
     used, kept = choose(classifier, fit[0].dim() == 4, families, keep)
     targets = list(range(classifier.num_classes)) if classes is None else sorted(set(classes))
     full = mode == "full"
-    parts = iter(range(3 * len(used)))
+    seeing = [*used, kept] if classes is None else used
+    parts = iter(range(3 * len(seeing) + 1))
     looks: dict[str, Look] = {}
 
     def search(family: TriggerFamily, classes: Sequence[int], config: SearchConfig, seed: int) -> Look:
-        told = part(progress, next(parts), (3 if full else 1) * len(used))
-        return look(classifier, fit, holdout, family, classes, config, seed, told)
+        return look(classifier, fit, holdout, family, classes, config, seed, bar())
 
-    for family in used:
+    def bar() -> Progress:
+        return part(progress, next(parts), (3 if full else 1) * len(seeing) + 1)
+
+    if classes is None:
+        looks[MARGIN] = Look(margin_evidence(classifier, fit[0], targets, seed=seed, progress=bar()), {})
+    for family in seeing:
         looks[family.name] = search(family, targets, settings("screen", len(targets)), seed)
     if full and classes is None and not _decided(looks):
-        for family in used:
+        for family in seeing:
             other = search(family, targets, settings("full", len(targets)), seed + 1)
             looks[family.name] = _smaller(family, looks[family.name], other)
     rows = [row for found in looks.values() for row in found.rows]
@@ -104,7 +111,8 @@ def probe(
     suspects = sorted(targets, key=lambda t: (-scores.get(t, 0.0), t))[: SUSPECTS if classes is None else None]
     found_probability = probability(rows)
     wanted = possible(rows, suspects, found_probability.value)
-    handed = _handed_on(rows, suspects, wanted, all_of=classes is not None)
+    mine = [row for row in rows if row.family in {family.name for family in used}]
+    handed = _handed_on(mine, suspects, wanted, all_of=classes is not None)
     if full:
         for family in used:
             again = [row.target for row in handed if row.family == family.name]

@@ -103,15 +103,14 @@ def difference_hash(images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]
 
 
 def thin(split: Split, limit: int, seed: int) -> Tensor:
-    """Indices of at most ``limit`` samples, spread evenly over the groups so that few near-duplicates are kept."""
+    """Indices of at most ``limit`` samples, drawn at random, a further near-duplicate only when every group has one."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(split), generator=generator)
-    by_group = order[torch.argsort(split.groups[order], stable=True)]
-    groups = split.groups[by_group]
-    start = torch.searchsorted(groups, groups)
-    rank = torch.arange(len(groups)) - start
-    keep = by_group[torch.argsort(rank, stable=True)][:limit]
-    return keep.sort().values
+    grouped = torch.argsort(split.groups[order], stable=True)
+    groups = split.groups[order][grouped]
+    rank = torch.empty(len(order), dtype=torch.long)
+    rank[grouped] = torch.arange(len(groups)) - torch.searchsorted(groups, groups)
+    return order[torch.argsort(rank, stable=True)][:limit].sort().values
 
 
 def halves(split: Split) -> tuple[Tensor, Tensor]:

@@ -76,15 +76,18 @@ def small() -> list[Plan]:
 def calibration() -> list[Plan]:
     """Models to tune and pre-train on: other seeds, 1 % poison, Fashion-MNIST. Nobody measures on them."""
     plans = []
-    for index, attack in enumerate((*CORE, None, None)):
+    for index, attack in enumerate((*CORE, *[None] * 6)):
         plans.append(
             plan("calibration", "fashion_mnist", ("cnn_small", "resnet8")[index % 2], attack, seed=100 + index)
         )
     for index, attack in enumerate(("badnets", "blended", "lf", "wanet")):
         plans.append(plan("calibration", "fashion_mnist", "resnet8", attack, rate=0.01, seed=120 + index))
-    for index, attack in enumerate(("badnets", "blended", "lf")):
+    for index, attack in enumerate(CORE):
+        if index % 2 == 0:
+            plans += [plan("calibration", d, "resnet8", None, seed=160 + index) for d in ("gtsrb", "cifar10_jpeg")]
+        rare = 0.01 if attack in {"badnets", "blended", "lf"} else 0.1
         plans.append(plan("calibration", "gtsrb", "resnet8", attack, seed=140 + index))
-        plans.append(plan("calibration", "cifar10_jpeg", "resnet8", attack, rate=0.01, seed=150 + index))
+        plans.append(plan("calibration", "cifar10_jpeg", "resnet8", attack, rate=rare, seed=150 + index))
     return plans
 
 
