@@ -103,9 +103,21 @@ def test_leave_one_out_is_the_effect_of_restoring_the_group(result) -> None:  # 
     assert card["leave_one_out"]["success_without_it"] == pytest.approx(float(back), abs=1e-5)
 
 
-def test_the_picture_is_written(result, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_path_ends_at_the_probe_success_of_the_chosen_cuts(result) -> None:  # type: ignore[no-untyped-def]
+    probe = result.explanation["probe"]
+    assert [row["after"] for row in probe] == list(result.candidate.success)
+    assert sum(row["weight"] for row in probe) == pytest.approx(1.0, abs=1e-5)
+    left = sum(row["weight"] * row["after"] for row in probe)
+    assert result.explanation["path"][-1]["success"] == pytest.approx(left, abs=1e-5)
+    assert left < sum(row["weight"] * row["before"] for row in probe) - 0.1
+
+
+def test_the_picture_is_drawn_from_the_stored_graph(result, tmp_path) -> None:  # type: ignore[no-untyped-def]
     pytest.importorskip("matplotlib")
+    from modelmend.pruning.explanation import stored_graph
     from modelmend.pruning.picture import draw
 
-    draw(result.evidence, result.explanation, tmp_path / "search.svg")
+    graph = json.loads(json.dumps(stored_graph(result.evidence), allow_nan=False))
+    assert [graph["layers"][node["layer"]] for node in graph["nodes"]] == [g.layer for g in result.groups]
+    draw(graph, result.explanation, tmp_path / "search.svg")
     assert (tmp_path / "search.svg").stat().st_size > 5000

@@ -176,6 +176,24 @@ def gate(
 
 
 @app.command()
+def explain(
+    run_dir: Annotated[Path, typer.Argument(help="Directory of a run (repair or demo), or a PRUNED artifact.")],
+    group: Annotated[int | None, typer.Option(help="Print all the evidence about one cut group.", min=0)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the explanation record as JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures; default: RUN_DIR/explain, with the overview only.")
+    ] = None,
+) -> None:
+    """Say why each neuron group was cut: what it answers to, why the agent chose it, what comes back without the cut.
+
+    Reads the artifacts of the run; nothing is measured again. Exit code 0: told (also that nothing was cut), 2: error.
+    """
+    from modelmend.cli.explain import explain_command
+
+    raise typer.Exit(explain_command(run_dir, group, as_json, out, OUT))
+
+
+@app.command()
 def policy(
     name: Annotated[str, typer.Argument(help="Packaged policy (default, strict) or a file to check.")] = "default",
     samples: Annotated[bool, typer.Option("--samples", help="Say how many gate samples the policy needs.")] = False,

@@ -31,6 +31,8 @@ LISTED = 5
 """Cards that a reader is shown first: the cuts with the largest effect on their own."""
 RANDOM_SETS = 5
 DRAWS = 200
+STORED_EDGES = 500
+"""Edges that ``stored_graph`` keeps; a wide network has tens of thousands."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def explain(evidence: Evidence, *, seed: int) -> dict[str, Any]:
         seed: Of resampling and of the random sets.
 
     Returns:
-        ``cards`` (one a cut, largest effect first), ``path``, ``score`` with ``low``, ``high``, ``random``,
-        ``characterization`` and ``share``; without cuts the lists are empty and the score is ``None``.
+        ``cards`` (one a cut, largest effect first), ``path``, ``probe`` (a row a trigger family and class),
+        ``score`` with ``low``, ``high``, ``random``, ``characterization`` and ``share``; without cuts the lists are
+        empty and the score is ``None``.
     """
     cut = evidence.chosen.cut
     if not cut:
@@ -68,7 +71,49 @@ def explain(evidence: Evidence, *, seed: int) -> dict[str, Any]:
     listed = tuple(order[:LISTED])
     score = explainability(evidence, listed, list(reasons.values()), seed)
     cards = [_card(evidence, g, alone[g], reasons[g], path) for g in order]
-    return {"cards": cards, "path": path, "listed": list(listed), **score}
+    return {"cards": cards, "path": path, "probe": probe_rows(evidence), "listed": list(listed), **score}
+
+
+def probe_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Success of each trigger family and class before and after the chosen cuts, and its weight in every mean here."""
+    judge = evidence.judge
+    figures = zip(judge.pairs, judge.weight.tolist(), judge.before.tolist(), evidence.chosen.success, strict=True)
+    return [
+        {"family": family, "target": target, "weight": weight, "before": before, "after": after}
+        for (family, target), weight, before, after in figures
+    ]
+
+
+def stored_graph(evidence: Evidence) -> dict[str, Any]:
+    """The neuron graph as plain JSON, for a picture that is drawn later (``picture.draw``).
+
+    Returns:
+        ``layers`` (names in the order of the network), ``nodes`` (a row a group: ``layer`` as a position in ``layers``,
+        ``depth`` 0..1, ``contrast``: its probe contrast in deviations of its layer) and ``edges`` (``from``, ``to``,
+        ``type``, ``strength`` 0..1). Of the edges at most ``STORED_EDGES`` are kept, those at a cut group first, then
+        the strongest, each pair and type once; ``edges_total`` says how many such pairs there are.
+    """
+    graph, cut = evidence.graph, set(evidence.chosen.cut)
+    contrast = evidence.attributes.x[:, NAMES.index("probe contrast")].tolist()
+    depth = evidence.attributes.column("depth").tolist()
+    strongest: dict[tuple[int, int, int], float] = {}
+    rows = zip(*graph.edge_index.tolist(), graph.edge_type.tolist(), graph.edge_attr[:, -1].tolist(), strict=True)
+    for a, b, kind, strength in rows:
+        pair = min(a, b), max(a, b), kind
+        strongest[pair] = max(strongest.get(pair, 0.0), strength)
+    order = sorted(strongest, key=lambda e: (-((e[0] in cut) + (e[1] in cut)), -strongest[e], e))
+    return {
+        "layers": list(dict.fromkeys(g.layer for g in evidence.groups)),
+        "nodes": [
+            {"layer": layer, "depth": round(depth[i], 4), "contrast": round(contrast[i], 4)}
+            for i, layer in enumerate(graph.layer.tolist())
+        ],
+        "edges": [
+            {"from": a, "to": b, "type": EDGE_TYPES[kind], "strength": round(strongest[a, b, kind], 4)}
+            for a, b, kind in order[:STORED_EDGES]
+        ],
+        "edges_total": len(strongest),
+    }
 
 
 def leave_one_out(evidence: Evidence) -> dict[int, dict[str, float]]:
@@ -93,7 +138,8 @@ def leave_one_out(evidence: Evidence) -> dict[int, dict[str, float]]:
 def agent_path(evidence: Evidence) -> list[dict[str, Any]]:
     """The agent's own way to the chosen set: at each state it takes the group of the set that it likes best.
 
-    One row a step: the group, its probability and rank among all actions, and what the network did after the cut.
+    One row a step: the group, its probability and rank among all actions, and what the network did after the cut;
+    ``success`` is the mean over triggers by their weight in the reward.
     """
     env = CutEnvironment(evidence.graph, evidence.archive, limit=evidence.limit, hopeless=2.0)
     state = env.reset(1)
@@ -108,7 +154,8 @@ def agent_path(evidence: Evidence) -> list[dict[str, Any]]:
         probability = float(log_probs[group].exp())
         state, _, _ = env.step(torch.tensor([group]))
         env.done[:] = False
-        _, success, _, drop, reward = state.context[0].tolist()
+        success = float(evidence.archive.judge(env.cut).success[0] @ evidence.judge.weight)
+        *_, drop, reward = state.context[0].tolist()
         path.append(
             {
                 "step": len(path) + 1,

@@ -96,7 +96,7 @@ class PruneResult:
         chosen mask with its figures on the reward split. rules: How every rule did at its best threshold in the last
         round; best first. log: One row an event, JSON without NaN. explanation: Evidence card of every cut and the
         explainability score (see ``explanation``). seconds: Wall time. passes: Sample passes. evidence: What the
-        explanation was drawn from; ``picture.draw`` takes it. ``None`` when there was no search.
+        explanation was drawn from; ``None`` when there was no search.
     """
 
     classifier: Classifier

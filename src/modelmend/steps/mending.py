@@ -48,6 +48,7 @@ def prune_neurons(
     Returns:
         How many groups were cut.
     """
+    from modelmend.pruning.explanation import stored_graph
     from modelmend.pruning.onp import PruningConfig, prune
 
     with stage("prune_neurons") as progress:
@@ -73,6 +74,8 @@ def prune_neurons(
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)
             (folder / "search.jsonl").write_text(lines, encoding="utf-8")
             write_json(folder / "pruning.json", {**result.record(), "content_hash": repaired})
+            if result.evidence is not None:
+                write_json(folder / "graph.json", stored_graph(result.evidence))
         return {"groups_cut": len(result.cut), "content_hash": repaired}
 
 
