@@ -25,36 +25,33 @@ from torch import Tensor
 from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
-from benchmarks.methods import Triggers
 from benchmarks.parts import divide
 from modelmend.artifacts import write_json
-from modelmend.model.groups import Group, find_groups
-from modelmend.probe.accused import accused, against
+from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
-from modelmend.pruning.attributes import Attributes, measure
-from modelmend.pruning.connections import Connections, connections
-from modelmend.pruning.environment import Archive, CutEnvironment, Judge, Outcome
-from modelmend.pruning.graph import GraphConfig, build_graph, rank_prior
-from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune, strengthened, worth_following
+from modelmend.pruning.environment import Judge, Outcome
+from modelmend.pruning.graph import GraphConfig
+from modelmend.pruning.lessons import lesson
+from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune
 from modelmend.pruning.policy import PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
-from modelmend.pruning.refresh import Scaled, held_to_size
-from modelmend.pruning.scorers import Context, try_rules
-from modelmend.steps.stores import load_triggers, save_triggers
+from modelmend.pruning.problem import Problem
+from modelmend.pruning.scorers import RuleResult
+from modelmend.steps.triggers import probed
 
 CHECKPOINTS = (50, 100, 200, 400)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One variant of the search."""
+    """One variant of the search; with ``folder`` it starts from the policy there."""
 
     ppo: PPOConfig
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     prior: bool = True
     pretrained: bool = False
+    folder: Path | None = None
 
 
 def arms() -> dict[str, Arm]:
@@ -70,17 +67,6 @@ def arms() -> dict[str, Arm]:
         "random, rule's odds": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
         "random, even odds": Arm(long.model_copy(update={"learn": False, "iterations": 400}), prior=False),
     }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all arms of one case and seed share."""
-
-    groups: list[Group]
-    wiring: Connections
-    attributes: Attributes
-    judge: Judge
-    limit: int
 
 
 def shared(judge: Judge) -> Judge:
@@ -100,82 +86,82 @@ def shared(judge: Judge) -> Judge:
     return judged
 
 
+class Diary:
+    """A judge that notes what it was asked, in order, so that a search can be read off mask by mask."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.rewards: list[float] = []
+        self.cuts: list[list[int]] = []
+
+    def __call__(self, keep: Tensor) -> Outcome:
+        """Ask the judge; a mask that racing dropped counts, but is never the best."""
+        outcome = self._judge(keep)
+        self.rewards += torch.where(outcome.whole, outcome.reward, -torch.inf).tolist()
+        self.cuts += [(~row).nonzero().flatten().tolist() for row in keep]
+        return outcome
+
+    def after(self, start: int, rule: RuleResult) -> dict[str, Any]:
+        """The search that began after ``start`` masks: where its best reward rose, and its best mask, rules included."""
+        best, cut, curve = rule.reward, list(rule.cut), []
+        for number, (reward, mask) in enumerate(zip(self.rewards[start:], self.cuts[start:], strict=True), 1):
+            if number <= CHECKPOINTS[-1] and reward > best:
+                best, cut = reward, mask
+                curve.append([number, reward])
+        return {
+            "rule": rule.reward,
+            "rule_cut": list(rule.cut),
+            "curve": curve,
+            "rewards": {str(c): reward_at(rule.reward, curve, c) for c in CHECKPOINTS},
+            "masks": len(self.rewards) - start,
+            "cut": cut,
+        }
+
+
+def reward_at(rule: float, curve: Sequence[Sequence[float]], masks: int) -> float:
+    """Best reward after so many judged masks; ``curve`` holds ``(masks, reward)`` wherever it rose over the rule's."""
+    return max([rule, *(reward for number, reward in curve if number <= masks)])
+
+
 def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
-    """Probe the case (or read what was found before) and set the problem."""
-    classifier = case.classifier().frozen()
+    """Probe the case (or read what was found before) and set the problem, triggers refreshed on the rule's mask."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
     first, again = candidates(case, budget, seed, cache)
-    groups = find_groups(classifier.graph, case.input_shape)
-    wiring, config = connections(classifier.graph, groups), PruningConfig()
-    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
-    limit = min(config.max_cuts, len(groups) // 3)
-
-    def judge_of(triggers: Sequence[Trigger | Scaled]) -> tuple[MaskJudge, Attributes]:
-        attributes = measure(classifier, groups, wiring, fit, triggers)
-        return MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed), attributes
-
-    first = worth_following(first, fit[0])
-    judge, attributes = judge_of(strengthened(first, config))
-    rule = try_rules(Context(attributes, wiring), Archive(judge), limit)[0]
-    fresh = again(cut_clone(classifier, groups, rule.cut))
-    judge, attributes = judge_of(strengthened([*first, *held_to_size(fresh, first, fit[0])], config))
-    return Problem(groups, wiring, attributes, shared(judge), limit)
+    return lesson(case.classifier().frozen(), fit, reward, first, seed=seed, again=again)
 
 
-def candidates(case: Case, budget: int, seed: int, cache: Path) -> tuple[list[Trigger], Callable[[Any], list[Trigger]]]:
+def candidates(
+    case: Case, budget: int, seed: int, cache: Path
+) -> tuple[list[Trigger], Callable[[Classifier, int], list[Trigger]]]:
     """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
-    from modelmend.probe.run import probe
-
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    stem = cache / f"{case.name}-{budget}-{seed}"
-    if not stem.with_suffix(".json").is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        found = Triggers(case.classifier().frozen(), parts, seed).result()
-        blamed = accused(found.evidence)
-        save_triggers(stem.with_suffix(".safetensors"), against(found.triggers, blamed))
-        about = {"families": list(found.evidence.families), "suspects": list(blamed)}
-        write_json(stem.with_suffix(".json"), about)
-    about = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-
-    def again(classifier: Any, seed: int = seed + 1) -> list[Trigger]:
-        families, classes = tuple(about["families"]), about["suspects"] or None
-        return probe(
-            classifier.frozen(), fit, reward, mode="screen", families=families, classes=classes, seed=seed
-        ).triggers
-
-    return load_triggers(stem.with_suffix(".safetensors")), again
+    found = probed(cache, f"{case.name}-{budget}-{seed}", case.classifier().frozen(), fit, reward, seed=seed)
+    return found.triggers, found.again
 
 
-def run_arm(problem: Problem, arm: Arm, seed: int) -> dict[str, Any]:
+def run_arm(problem: Problem, judge: Judge, arm: Arm, seed: int) -> dict[str, Any]:
     """One search; rewards at the checkpoints, and the best mask."""
-    archive, context = Archive(problem.judge), Context(problem.attributes, problem.wiring)
-    rules = try_rules(context, archive, problem.limit)
-    prior = rank_prior(rules[0].score) if arm.prior else torch.zeros(len(problem.groups))
-    graph = build_graph(problem.attributes.x, prior, problem.wiring, arm.graph)
-    policy = new_policy(arm.policy, seed, pretrained=arm.pretrained)
-    started = time.process_time()
-    env = CutEnvironment(graph, archive, limit=problem.limit)
-    rows = learn(env, policy, arm.ppo, seed=seed, rule_reward=rules[0].reward)
-    steps = [(r["masks"], r["best_reward"]) for r in rows if r["event"] == "iteration"]
-    best = archive.best()[0]
-    return {
-        "rule": rules[0].reward,
-        "rewards": {str(c): max([rules[0].reward, *(r for m, r in steps if m <= c)]) for c in CHECKPOINTS},
-        "masks": steps[-1][0],
-        "cut": list(best.cut),
-        "rule_cut": list(rules[0].cut),
-        "cpu_seconds": time.process_time() - started,
-    }
+    diary, started = Diary(judge), time.process_time()
+    env, rules = problem.environment(prior=arm.prior, graph=arm.graph, judge=diary)
+    start = env.archive.judged
+    learn(
+        env,
+        new_policy(arm.policy, seed, pretrained=arm.pretrained, folder=arm.folder),
+        arm.ppo,
+        seed=seed,
+        rule_reward=rules[0].reward,
+    )
+    return {**diary.after(start, rules[0]), "cpu_seconds": time.process_time() - started}
 
 
-def greedy(problem: Problem) -> dict[str, Any]:
+def greedy(problem: Problem, judge: Judge) -> dict[str, Any]:
     """Forward selection: always the single best further cut, until the masks are spent or nothing pays."""
-    archive, count = Archive(problem.judge), len(problem.groups)
-    rules = try_rules(Context(problem.attributes, problem.wiring), archive, problem.limit)
-    start, cut = archive.judged, torch.zeros(count, dtype=torch.bool)
-    steps: list[tuple[int, float]] = []
+    diary = Diary(judge)
+    env, rules = problem.environment(judge=diary)
+    archive, cut = env.archive, torch.zeros(len(problem.groups), dtype=torch.bool)
+    start = archive.judged
     order = rules[0].score.argsort(descending=True).tolist()
     while archive.judged - start < CHECKPOINTS[-1]:
         before = archive.best()[0]
@@ -186,32 +172,25 @@ def greedy(problem: Problem) -> dict[str, Any]:
                 row = cut.clone()
                 row[group] = True
                 archive.judge(row[None])
-                steps.append((archive.judged - start, archive.best()[0].reward))
         best = archive.best()[0]
         if best.reward <= before.reward:
             break
-        cut = torch.zeros(count, dtype=torch.bool)
+        cut = torch.zeros(len(problem.groups), dtype=torch.bool)
         cut[list(best.cut)] = True
-    best = archive.best()[0]
-    return {
-        "rule": rules[0].reward,
-        "rewards": {str(c): max([rules[0].reward, *(r for m, r in steps if m <= c)]) for c in CHECKPOINTS},
-        "masks": archive.judged - start,
-        "cut": list(best.cut),
-        "rule_cut": list(rules[0].cut),
-    }
+    return diary.after(start, rules[0])
 
 
 def run_case(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
     """All arms on one case."""
     problem, classifier = pose(case, budget, seed, cache), case.classifier()
+    judge = shared(problem.judge)
     before = final_measurement(case, classifier)
     rows: dict[str, Any] = {}
     for name, arm in arms().items():
         if name in names:
-            rows[name] = run_arm(problem, arm, seed)
+            rows[name] = run_arm(problem, judge, arm, seed)
     if "greedy" in names:
-        rows["greedy"] = greedy(problem)
+        rows["greedy"] = greedy(problem, judge)
     if "rule" in names:
         some = next(iter(rows.values()))
         rows["rule"] = {**some, "rewards": dict.fromkeys(some["rewards"], some["rule"]), "cut": some["rule_cut"]}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from modelmend.errors import InputError
@@ -21,6 +20,7 @@ from modelmend.redteam.sealed import Sealed, read_sealed
 from modelmend.redteam.store import INFECTED_ABOVE, ZooRecord, read_records, read_weights
 from modelmend.redteam.train import Infected, Recipe
 from modelmend.samples.data import Samples, make_samples
+from modelmend.samples.split import draw_budget  # noqa: F401  (the benchmarks take it from here)
 
 SUITES = ("smoke", "small", "full")
 
@@ -104,19 +104,6 @@ def clean_references(cases: Sequence[Case]) -> dict[tuple[str, str], Case]:
     if any(c.recipe.dataset == "digits" for c in cases):
         found["digits", "cnn_small"] = _digits(None)
     return found
-
-
-def draw_budget(pool: Samples, size: int, seed: int) -> Samples:
-    """``size`` clean samples, each class by its share of the pool (rounded up, so at least one)."""
-    if size >= len(pool):
-        return pool
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(pool), generator=generator)
-    chosen = []
-    for label in torch.unique(pool.y):
-        members = order[pool.y[order] == label]
-        chosen.append(members[: max(1, round(size * len(members) / len(pool)))])
-    return pool.subset(torch.cat(chosen).sort().values)
 
 
 def _digits(attack: str | None) -> Case:

@@ -2,6 +2,7 @@
 
 It learns on small networks trained here on 8x8 digits (two architectures, several attacks and seeds), so that every
 model of the zoo stays unseen: other data, other widths and depths, attacks among them that it has never met.
+``modelmend policy train`` does the same on the models of a zoo.
 """
 
 from __future__ import annotations
@@ -15,17 +16,11 @@ import torch
 
 from modelmend.model.classifier import Classifier
 from modelmend.model.export import export_module
-from modelmend.model.groups import find_groups
 from modelmend.probe.run import probe
-from modelmend.pruning.attributes import measure
-from modelmend.pruning.connections import connections
-from modelmend.pruning.environment import Archive, CutEnvironment
-from modelmend.pruning.graph import build_graph, rank_prior
-from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, new_policy, strengthened, worth_following
-from modelmend.pruning.ppo import PPOConfig
-from modelmend.pruning.pretrain import pretrain, save_policy
-from modelmend.pruning.scorers import Context, try_rules
+from modelmend.pruning.environment import CutEnvironment
+from modelmend.pruning.lessons import lesson
+from modelmend.pruning.onp import PruningConfig, new_policy
+from modelmend.pruning.pretrain import LEARNER, pretrain, save_policy
 from modelmend.redteam.digits import digits_recipe, digits_split
 from modelmend.redteam.train import train
 
@@ -41,20 +36,11 @@ def environment(attack: str, arch: str, seed: int) -> CutEnvironment | None:
     if infected.asr is None or infected.asr < 0.8:
         return None
     classifier = Classifier(export_module(infected.module.eval(), (1, 8, 8)), recipe.preprocessing, 10).frozen()
-    parts = [(split.x_clean[i : i + 100], split.y_clean[i : i + 100]) for i in (0, 100)]
-    found = probe(classifier, *parts, mode="screen", seed=seed)
+    fit, reward = ((split.x_clean[i : i + 100], split.y_clean[i : i + 100]) for i in (0, 100))
+    found = probe(classifier, fit, reward, mode="screen", seed=seed)
     if not found.triggers:
         return None
-    groups = find_groups(classifier.graph, (1, 8, 8))
-    wiring, config = connections(classifier.graph, groups), PruningConfig()
-    triggers = strengthened(worth_following(found.triggers, parts[0][0]), config)
-    attributes = measure(classifier, groups, wiring, parts[0], triggers)
-    clean = (torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
-    archive = Archive(MaskJudge(classifier, groups, clean, parts[1], triggers, config.reward, seed=seed))
-    limit = min(config.max_cuts, len(groups) // 3)
-    rules = try_rules(Context(attributes, wiring), archive, limit)
-    graph = build_graph(attributes.x, rank_prior(rules[0].score), wiring)
-    return CutEnvironment(graph, archive, limit=limit)
+    return lesson(classifier, fit, reward, found.triggers, seed=seed).environment()[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = environment(attack, arch, seed)
         if made is not None:
             environments.append(made)
-            used.append({"attack": attack, "arch": arch, "seed": seed, "groups": made.groups})
+            used.append({"dataset": "digits", "attack": attack, "arch": arch, "seed": seed, "groups": made.groups})
             print(used[-1], round(time.process_time() - started), "s", flush=True)
         seed += 1
     policy = new_policy(PruningConfig().policy, 0)
-    rows = pretrain(environments, policy, PPOConfig(imitation=0.5), rounds=options.rounds, seed=0)
+    rows = pretrain(environments, policy, LEARNER, rounds=options.rounds, seed=0)
     for row in rows[:: max(1, len(rows) // 8)]:
         print(row["round"], [round(v, 2) for v in row["mean"]], [round(v, 2) for v in row["best"]], flush=True)
     recipe = {

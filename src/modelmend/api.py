@@ -90,6 +90,7 @@ def repair(
     nonmembers: str | Path | None = None,
     measure_samples: str | Path | None = None,
     probe_mode: str = "full",
+    pruning_policy: str | Path | None = None,
     progress: Progress | None = None,
 ) -> RepairResult:
     """Repair a suspect classifier in this process and judge the result.
@@ -113,6 +114,7 @@ def repair(
         nonmembers: Samples of the same kind that it was not trained on.
         measure_samples: More clean samples that only the final measurement reads.
         probe_mode: ``full`` or ``screen``.
+        pruning_policy: Folder that ``modelmend policy train`` wrote; without it the search starts untrained.
         progress: Called often with ``(message, done, total)``.
 
     Returns:
@@ -153,6 +155,7 @@ def repair(
             nonmembers_uri=str(nonmembers or ""),
             measure_samples_uri=str(measure_samples or ""),
             probe_mode=probe_mode,
+            pruning_policy=str(pruning_policy or ""),
             seed=seed,
         )
         run = prepare(folder, request)

@@ -80,7 +80,8 @@ def _stages(request: RepairRequest, run: RunDirectory) -> str:
         at["activations"],
     )
     roles = ("suspect", "samples", "evidence", "activations")
-    once("pruned", roles, steps.prune_neurons, suspect, samples, evidence, at["activations"], at["pruned"], seed=seed)
+    paths = (suspect, samples, evidence, at["activations"], at["pruned"])
+    once("pruned", roles, steps.prune_neurons, *paths, policy_dir=request.pruning_policy, seed=seed)
     roles = ("suspect", "samples", "evidence", "pruned")
     once("edited", roles, steps.edit_weights, suspect, samples, evidence, at["pruned"], at["edited"], seed=seed)
 

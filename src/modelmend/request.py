@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from modelmend.artifacts import sha256_json
+from modelmend.artifacts import sha256_file, sha256_json
 from modelmend.errors import InputError
 from modelmend.records import Record
 
@@ -32,6 +32,8 @@ class RepairRequest(Record):
     nonmembers_uri: str = ""
     measure_samples_uri: str = ""
     probe_mode: str = "full"
+    pruning_policy: str = ""
+    """Folder of a policy of one's own (``modelmend policy train``); in-process only, the pipeline has none."""
     seed: int = 0
 
     @property
@@ -42,14 +44,29 @@ class RepairRequest(Record):
             include={"arch", "input_shape", "mean", "std", "input_range", "kind", "probe_mode"},
         )
         audited = {"members": bool(self.members_uri), "nonmembers": bool(self.nonmembers_uri)}
-        return sha256_json({**shaping, **audited})
+        own = {"pruning_policy": _weights_hash(Path(self.pruning_policy))} if self.pruning_policy else {}
+        return sha256_json({**shaping, **audited, **own})
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of the compiled pipeline (lists of floats, because KFP knows no other numbers in lists)."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude={"pruning_policy"})
         for key in ("input_shape", "mean", "std", "input_range"):
             values[key] = [float(v) for v in values[key]]
         return {**values, "configuration": self.configuration}
+
+
+def _weights_hash(folder: Path) -> str:
+    from modelmend.pruning.pretrain import WEIGHTS
+
+    try:
+        return sha256_file(folder / WEIGHTS)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the pruning policy: {error.strerror}",
+            where=folder / WEIGHTS,
+            field="pruning_policy",
+            fix="put the folder back that the run was made with",
+        ) from error
 
 
 def check_request(request: RepairRequest) -> None:
@@ -83,5 +100,9 @@ def check_request(request: RepairRequest) -> None:
             field="tracking_uri",
             fix="give --tracking-uri (such as sqlite:///mlflow.db), set MLFLOW_TRACKING_URI, or leave the name out",
         )
+    if request.pruning_policy:
+        from modelmend.pruning.pretrain import load_policy as load_pruning_policy
+
+        load_pruning_policy(Path(request.pruning_policy))
     if "://" not in request.policy_uri:
         load_policy(request.policy_uri or None)

@@ -9,9 +9,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from modelmend import __version__
 from modelmend.errors import ModelmendError, printable
+
+
+class ShowFirst(TyperGroup):
+    """A group whose command ``show`` may go unnamed: ``policy strict`` is ``policy show strict``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``show`` before anything that is neither another command nor a wish for help."""
+        named = bool(args) and args[0] in (*self.commands, "--help")
+        return super().parse_args(ctx, args if named else ["show", *args])
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +36,11 @@ app = typer.Typer(
 )
 redteam = typer.Typer(no_args_is_help=True, help="Train infected models for tests and benchmarks.")
 app.add_typer(redteam, name="redteam")
+policies = typer.Typer(
+    cls=ShowFirst,
+    help="Policies of the gate (show, the default: modelmend policy strict) and of the pruning search (train).",
+)
+app.add_typer(policies, name="policy")
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -119,6 +135,9 @@ def repair(
     ] = "",
     kind: Annotated[str, typer.Option(help="image, or raw for samples that are fed as they are.")] = "image",
     probe_mode: Annotated[str, typer.Option("--probe", help="full or screen (cheaper, weaker).")] = "full",
+    pruning_policy: Annotated[
+        str, typer.Option(help="Folder of a policy of your own (modelmend policy train); --runner in-process only.")
+    ] = "",
     config: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +168,7 @@ def repair(
         "input_range": input_range,
         "kind": kind,
         "probe_mode": probe_mode,
+        "pruning_policy": pruning_policy,
         "seed": seed,
     }
     written = {
@@ -193,15 +213,60 @@ def explain(
     raise typer.Exit(explain_command(run_dir, group, as_json, out, OUT))
 
 
-@app.command()
-def policy(
+@policies.command("show")
+def policy_show(
     name: Annotated[str, typer.Argument(help="Packaged policy (default, strict) or a file to check.")] = "default",
     samples: Annotated[bool, typer.Option("--samples", help="Say how many gate samples the policy needs.")] = False,
 ) -> None:
-    """Print a packaged policy to copy from, or check a policy file of your own."""
+    """Print a packaged gate policy to copy from, or check a policy file of your own."""
     from modelmend.cli.gate import policy_command
 
     raise typer.Exit(policy_command(name, samples, OUT))
+
+
+@policies.command("train")
+def policy_train(
+    zoo: Annotated[Path, typer.Option(help="Folder of infected models (python -m modelmend.redteam.zoo).")],
+    data: Annotated[Path, typer.Option(help="Folder of <name>_{train,test}.parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder for policy.safetensors and policy.json (the recipe).")],
+    group: Annotated[str, typer.Option(help="Suite of the zoo to learn on; nobody measures on calibration.")] = (
+        "calibration"
+    ),
+    leave_out: Annotated[
+        str, typer.Option(help="Attacks, architectures or data sets to hold out, such as wanet,wrn_16_1.")
+    ] = "",
+    budget: Annotated[
+        int, typer.Option(help="Clean samples a model; two fifths of them are searched on.", min=50)
+    ] = 500,
+    rounds: Annotated[int, typer.Option(help="Turns of every model.", min=1)] = 40,
+    probe_mode: Annotated[str, typer.Option("--probe", help="full or screen (cheaper).")] = "full",
+    cache: Annotated[
+        Path | None, typer.Option(help="Where the probe's triggers are kept, so that no model is probed twice.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Learn a pruning policy on a zoo of infected models, so that the search on the next model starts well.
+
+    Probes every model (kept in OUT/triggers: a second run goes on from there), then the agent searches them in turn.
+    No sealed trigger is read. The policy is used by PruningConfig(policy_dir=OUT) and --pruning-policy OUT.
+    """
+    from modelmend.cli.pretraining import train_command
+    from modelmend.cli.pupils import TrainOptions
+
+    held = tuple(part.strip() for part in leave_out.split(",") if part.strip())
+    options = TrainOptions(
+        zoo,
+        data,
+        out,
+        cache=cache,
+        group=group,
+        leave_out=held,
+        budget=budget,
+        probe=probe_mode,
+        rounds=rounds,
+        seed=seed,
+    )
+    raise typer.Exit(train_command(options, OUT))
 
 
 @app.command()
@@ -304,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
             _tell(ModelmendError(told, fix="see --help"))
         sys.exit(FAILED)
     if result == INTERRUPTED:
-        ERR.print("stopped; repeat the command with the same --run-dir to go on")
+        ERR.print("stopped; repeat the command with the same --run-dir (or --out) to go on")
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -29,6 +29,16 @@ CONFIG_NAMES = {
     "probe": "probe_mode",
 }
 NUMBER_LISTS = ("input_shape", "mean", "std", "input_range")
+PATHS = (
+    "model_uri",
+    "samples_uri",
+    "policy_uri",
+    "members_uri",
+    "nonmembers_uri",
+    "measure_samples_uri",
+    "pruning_policy",
+)
+"""Options that may be paths of this machine; a run directory keeps them whole."""
 
 
 def repair_command(
@@ -39,6 +49,10 @@ def repair_command(
 
     request = build_request(told, written, config)
     check_runner(runner)
+    if request.pruning_policy and runner != "in-process":
+        raise InputError(
+            "the compiled pipeline takes no pruning policy", field="pruning_policy", fix="use --runner in-process"
+        )
     if ":" in request.arch:
         sys.path.append(str(Path.cwd()))  # trusted code beside the user, as the local runner's processes find it
     check_request(request)
@@ -111,7 +125,7 @@ def build_request(told: dict[str, Any], written: set[str], config: Path | None) 
             raise InputError(
                 f"no {option.lower().strip('-')} given", where=config, field=key.removesuffix("_uri"), fix=fix
             )
-    for key in ("model_uri", "samples_uri", "policy_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
+    for key in PATHS:
         text = str(values.get(key, ""))
         named = key == "policy_uri" and text in packaged_policies()
         if text and not named and "://" not in text and Path(text).exists():

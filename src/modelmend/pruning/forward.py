@@ -37,6 +37,8 @@ _NORMS = (
 )
 Values = dict[Node, Any]
 """What later segments need: a tensor, or a tuple of tensors, a node."""
+MEMORY = 1 << 30
+"""Bytes that the kept branches of one network may take."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class MaskedForward:
     """
 
     def __init__(
-        self, classifier: Classifier, groups: Sequence[Group], x: Tensor, *, chunk: int = 64, memory: int = 1 << 30
+        self, classifier: Classifier, groups: Sequence[Group], x: Tensor, *, chunk: int = 64, memory: int = MEMORY
     ) -> None:
         self.classifier = classifier
         self.count = len(groups)

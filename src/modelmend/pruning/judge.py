@@ -24,7 +24,7 @@ from torch import Tensor
 from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
 from modelmend.pruning.environment import Outcome
-from modelmend.pruning.forward import MaskedForward
+from modelmend.pruning.forward import MEMORY, MaskedForward
 from modelmend.pruning.reward import RewardConfig, penalty
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class MaskJudge:
         config: Weights.
         chunk: Samples between two rounds of racing; by default 64 images or 256 smaller samples.
         seed: Order of samples, so that the first chunk holds a share of everything.
+        memory: Bytes that half-computed masks may take; ``None``: a gigabyte.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MaskJudge:
         *,
         chunk: int | None = None,
         seed: int = 0,
+        memory: int | None = None,
     ) -> None:
         self.config = config
         self.pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
@@ -74,7 +76,7 @@ class MaskJudge:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self._kind, self._pair = kind[order], pair
         self.x = x[order]
-        self.forward = MaskedForward(classifier, groups, self.x, chunk=chunk)
+        self.forward = MaskedForward(classifier, groups, self.x, chunk=chunk, memory=memory or MEMORY)
         uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
         self._wanted = _wanted(label[order], self._kind == 0, uncut.softmax(1), config.labels)
         self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,16 +21,17 @@ from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.progress import Progress, silent
 from modelmend.pruning.attributes import NAMES, measure
 from modelmend.pruning.connections import Connections, connections
-from modelmend.pruning.environment import Archive, Candidate, CutEnvironment
+from modelmend.pruning.environment import Archive, Candidate
 from modelmend.pruning.explanation import Evidence, explain
-from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig, build_graph, rank_prior
+from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig
 from modelmend.pruning.judge import Labelled, MaskJudge, pair_weights
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.pretrain import load_policy
+from modelmend.pruning.problem import Problem, longest
 from modelmend.pruning.refresh import Reprobe, Scaled, class_growth, exaggerated, growth, held_to_size
 from modelmend.pruning.reward import RewardConfig
-from modelmend.pruning.scorers import Context, RuleResult, try_rules
+from modelmend.pruning.scorers import Context, RuleResult
 from modelmend.records import Record
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class PruningConfig(Record):
     """Best masks among which the select split decides."""
     pretrained: bool = False
     """Start from the shipped policy, not from an untrained one; ``policy`` is then not read."""
+    policy_dir: Path | None = None
+    """Start from the policy that ``modelmend policy train`` wrote there; ``policy`` is then not read."""
     rules: tuple[str, ...] | None = None
     """Scorers to try; ``None``: all."""
     prior: bool = True
@@ -287,17 +291,16 @@ def search_round(
     attributes = measure(classifier, groups, wiring, fit, triggers)
     clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
     judge = MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed)
-    archive, context = Archive(judge), Context(attributes, wiring)
-    limit = min(config.max_cuts, max(1, len(groups) // 3))
-    rules = try_rules(context, archive, limit, config.rules)
+    problem = Problem(
+        groups, wiring, attributes, judge, longest(len(groups), config.max_cuts), layer_share=config.layer_share
+    )
+    env, rules = problem.environment(prior=config.prior, graph=config.graph, rules=config.rules)
+    archive = env.archive
     if carried:
         archive.judge(_as_cuts([c.cut for c in carried], len(groups)))
-    prior = rank_prior(rules[0].score) if config.prior else torch.zeros(len(groups))
-    graph = build_graph(attributes.x, prior, wiring, config.graph)
     policy = new_policy(
-        config.policy, seed, pretrained=config.pretrained
+        config.policy, seed, pretrained=config.pretrained, folder=config.policy_dir
     )  # anew each round: an agent that has settled no longer looks around
-    env = CutEnvironment(graph, archive, limit=limit, layer_share=config.layer_share)
     log: list[dict[str, Any]] = [
         {
             "event": "rules",
@@ -313,13 +316,15 @@ def search_round(
     log.append(
         {**_row("best of round", tidied), "round": number, "rule_reward": rules[0].reward, "masks": archive.judged}
     )
-    return Round(judge, archive, context, graph, rules, policy, tidied, log)
+    return Round(judge, archive, problem.context, env.graph, rules, policy, tidied, log)
 
 
-def new_policy(config: PolicyConfig, seed: int, *, pretrained: bool = False) -> NeuronPolicy:
-    """An agent at its start: the shipped policy, or an untrained one (same seed, same weights)."""
-    if pretrained:
-        return load_policy()
+def new_policy(
+    config: PolicyConfig, seed: int, *, pretrained: bool = False, folder: Path | None = None
+) -> NeuronPolicy:
+    """An agent at its start: of a folder, the shipped one, or an untrained one (same seed, same weights)."""
+    if pretrained or folder is not None:
+        return load_policy(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NeuronPolicy(len(NAMES), EDGE_FEATURES, config)

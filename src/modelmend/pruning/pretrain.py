@@ -1,7 +1,8 @@
 """Transfer: one policy learned on many networks, so that the search on the next one starts well.
 
 Attributes are standardised per layer and the prior is a rank, so the same weights read networks of any width and depth.
-Which networks a shipped policy has seen is in the JSON beside its weights; ``benchmarks/pretraining.py`` makes it.
+Which networks a policy has seen is in the JSON beside its weights: the recipe. ``modelmend policy train`` makes one from a
+zoo; the shipped one is of ``benchmarks/pretraining.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from modelmend.artifacts import write_json
@@ -25,6 +27,10 @@ from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, Trajectory, search, update
 
 SHIPPED = files("modelmend.pruning") / "weights"
+WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
+LEARNER = PPOConfig(imitation=0.5)
+"""The learner's settings when a policy learns on many networks: it imitates its best searches more."""
+FIX = "train one with `modelmend policy train`"
 
 
 def pretrain(
@@ -67,34 +73,66 @@ def pretrain(
     return rows
 
 
+def rehearse(
+    environment: CutEnvironment, policy: NeuronPolicy, config: PPOConfig, *, searches: int = 16, seed: int
+) -> float:
+    """Mean reward of the best sets that a policy's searches reach, without a gradient step.
+
+    Args:
+        environment: The network's search.
+        policy: Read only.
+        config: Settings of the search.
+        searches: How many.
+        seed: Of the sampled actions.
+    """
+    found = search(environment, policy, searches, torch.Generator().manual_seed(seed), config)[1]
+    return sum(t.reward for t in found) / len(found)
+
+
 def save_policy(folder: Path, policy: NeuronPolicy, recipe: dict[str, Any]) -> None:
     """Write weights and what they were made from."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.detach().contiguous() for name, value in policy.state_dict().items()},
-        folder / "policy.safetensors",
-    )
+    weights, record = folder / f"{WEIGHTS}.part", folder / f"{ABOUT}.part"
+    save_file({name: value.detach().contiguous() for name, value in policy.state_dict().items()}, weights)
     about = {"config": policy.config.model_dump(), "attributes": list(NAMES), "edge_features": EDGE_FEATURES}
-    write_json(folder / "policy.json", {**about, "recipe": recipe})
+    write_json(record, {**about, "recipe": recipe})
+    weights.replace(folder / WEIGHTS)
+    record.replace(folder / ABOUT)
 
 
 def load_policy(folder: Path | None = None) -> NeuronPolicy:
     """The shipped policy, or one that ``save_policy`` wrote.
 
     Raises:
-        InputError: there is none, or it was made for other attributes.
+        InputError: there is none, it was made for other attributes, or its weights are unusable.
     """
     if folder is None:
         with as_file(SHIPPED) as shipped:
             return load_policy(shipped)
     try:
-        about = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
-        if about["attributes"] != list(NAMES) or about["edge_features"] != EDGE_FEATURES:
-            raise InputError("this policy reads other attributes", where=folder, fix="python -m benchmarks.pretraining")
+        about = read_about(folder)
         policy = NeuronPolicy(len(NAMES), EDGE_FEATURES, PolicyConfig.model_validate(about["config"]))
-        policy.load_state_dict(load_file(folder / "policy.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"no usable policy here: {error}", where=folder, fix="python -m benchmarks.pretraining"
-        ) from error
+        policy.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"no usable policy here: {error}", where=folder, field="policy", fix=FIX) from error
+    if not all(bool(value.isfinite().all()) for value in policy.state_dict().values()):
+        raise InputError("weights of this policy are not finite", where=folder / WEIGHTS, field="policy", fix=FIX)
     return policy
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Content of ``policy.json``: ``config``, ``attributes``, ``edge_features`` and the ``recipe``.
+
+    Raises:
+        InputError: there is none, or the policy was made for other attributes.
+    """
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"no policy here: {error}", where=path, field="policy", fix=FIX) from error
+    if not isinstance(about, dict) or not {"config", "attributes", "edge_features", "recipe"} <= about.keys():
+        raise InputError("this is no policy's record", where=path, field="policy", fix=FIX)
+    if about["attributes"] != list(NAMES) or about["edge_features"] != EDGE_FEATURES:
+        raise InputError("this policy reads other attributes", where=path, field="attributes", fix=FIX)
+    return about

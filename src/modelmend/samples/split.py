@@ -70,6 +70,25 @@ def split(samples: Samples, seed: int) -> Splits:
     return Splits(**{name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in parts.items()})
 
 
+def draw_budget(pool: Samples, size: int, seed: int) -> Samples:
+    """Draw ``size`` samples, each class by its share of the pool, at least one of each; all of a smaller pool.
+
+    Args:
+        pool: Clean samples.
+        size: How many to draw (rounding can add or take a few).
+        seed: Of the draw.
+    """
+    if size >= len(pool):
+        return pool
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pool), generator=generator)
+    chosen = []
+    for label in torch.unique(pool.y):
+        members = order[pool.y[order] == label]
+        chosen.append(members[: max(1, round(size * len(members) / len(pool)))])
+    return pool.subset(torch.cat(chosen).sort().values)
+
+
 def _deal(groups: list[list[int]], labels: list[int]) -> dict[str, list[int]]:
     shares = np.array(list(SHARES.values()))
     of_class = np.zeros((max(labels, default=0) + 1, len(shares)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, write_json
+from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_file, write_json
 from modelmend.events import Stage, stage
 from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def prune_neurons(
-    suspect: str, samples: str, evidence: str, activations: str, pruned: str, *, seed: int = 0
+    suspect: str, samples: str, evidence: str, activations: str, pruned: str, *, policy_dir: str = "", seed: int = 0
 ) -> dict[str, Any]:
     """Optimized neuron pruning: a learned policy cuts neuron groups on a clone.
 
@@ -43,6 +43,7 @@ def prune_neurons(
         evidence: EVIDENCE artifact.
         activations: ACTIVATIONS artifact the cuts are explained against.
         pruned: Where the PRUNED artifact goes.
+        policy_dir: Folder of the policy to start from (``modelmend policy train``); empty: an untrained one.
         seed: Of policy, search and probes.
 
     Returns:
@@ -50,12 +51,13 @@ def prune_neurons(
     """
     from modelmend.pruning.explanation import stored_graph
     from modelmend.pruning.onp import PruningConfig, prune
+    from modelmend.pruning.pretrain import WEIGHTS
 
     with stage("prune_neurons") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
         statistics = read_artifact(activations, SCHEMAS["activations"])
-        config = PruningConfig()
+        config = PruningConfig(policy_dir=Path(policy_dir) if policy_dir else None)
         result = prune(
             source.classifier,
             bank["fit"],
@@ -68,7 +70,9 @@ def prune_neurons(
             reprobe=probe_again(bank, found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
-        params = {"config": config.model_dump(mode="json")}
+        params: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"policy_dir"})}
+        if config.policy_dir is not None:
+            params["policy"] = sha256_file(config.policy_dir / WEIGHTS)
         with output(progress, pruned, "pruned", inputs=inputs, params=params, seed=seed) as folder:
             repaired = save_classifier(result.classifier, folder, source.info)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in result.log)

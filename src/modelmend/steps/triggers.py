@@ -1,0 +1,101 @@
+"""Triggers kept on disk: a network that is searched again and again is probed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from modelmend import __version__
+from modelmend.artifacts import sha256_json, write_json
+from modelmend.model.hashing import content_hash
+from modelmend.probe.accused import accused, against
+from modelmend.progress import Progress, silent
+from modelmend.samples.data import content_ids
+from modelmend.steps.stores import load_triggers, save_triggers
+
+if TYPE_CHECKING:
+    from modelmend.model.classifier import Classifier
+    from modelmend.probe.run import ProbeResult
+    from modelmend.probe.trigger import Trigger
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found on a network.
+
+    Attributes:
+        triggers: Candidates that lead to the accused classes.
+        again: ``again(pruned, seed)`` probes the pruned network: the same families, the accused classes; kept, too.
+    """
+
+    triggers: list[Trigger]
+    again: Callable[[Classifier, int], list[Trigger]]
+
+
+def probed(
+    folder: Path,
+    name: str,
+    classifier: Classifier,
+    fit: Pair,
+    holdout: Pair,
+    *,
+    mode: str = "full",
+    seed: int,
+    progress: Progress = silent,
+) -> Probed:
+    """Probe a network, or read what an earlier call with the same weights, samples, settings and version found.
+
+    Args:
+        folder: Where triggers are kept.
+        name: Of the network; its files begin with it.
+        classifier: The network.
+        fit: Samples that triggers are fitted to.
+        holdout: Others that their success is measured on.
+        mode: ``full`` or ``screen``.
+        seed: Of the probe.
+        progress: Called often while it probes.
+    """
+    from modelmend.probe.run import probe
+
+    samples = sha256_json([[content_ids(x), y.tolist()] for x, y in (fit, holdout)])
+
+    def look(network: Classifier, progress: Progress = silent, **settings: Any) -> Callable[[], ProbeResult]:
+        return lambda: probe(network.frozen(), fit, holdout, progress=progress, **settings)
+
+    def facts(network: Classifier, **settings: Any) -> dict[str, Any]:
+        return {"model": content_hash(network.graph), "samples": samples, "version": __version__, **settings}
+
+    first: dict[str, Any] = {"mode": mode, "seed": seed}
+    triggers, told = _kept(folder, name, facts(classifier, **first), look(classifier, progress, **first))
+
+    def again(network: Classifier, seed: int) -> list[Trigger]:
+        families, classes = told["families"], told["accused"] or None
+        settings: dict[str, Any] = {"mode": "screen", "families": families, "classes": classes, "seed": seed}
+        return _kept(folder, f"{name}-pruned", facts(network, **settings), look(network, **settings))[0]
+
+    return Probed(against(triggers, told["accused"]), again)
+
+
+def _kept(
+    folder: Path, name: str, facts: dict[str, Any], find: Callable[[], ProbeResult]
+) -> tuple[list[Trigger], dict[str, Sequence[Any]]]:
+    """All triggers, and which families were used and which classes stand accused; from disk if found before."""
+    stem = f"{name}-{sha256_json(facts).removeprefix('sha256:')[:12]}"
+    tensors, record = folder / f"{stem}.safetensors", folder / f"{stem}.json"
+    if not record.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = find()
+        save_triggers(tensors, found.triggers)
+        part = record.with_suffix(".part")
+        about = {"families": list(found.evidence.families), "accused": list(accused(found.evidence))}
+        write_json(part, {**facts, **about})
+        part.replace(record)
+    told = json.loads(record.read_text(encoding="utf-8"))
+    return load_triggers(tensors), {"families": told["families"], "accused": told["accused"]}
