@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.probe import Finding, read_findings
+from benchmarks.probe import ALL, Finding, as_json, read_findings
 from modelmend.artifacts import write_json
 from modelmend.model.classifier import Classifier
 from modelmend.model.export import export_module
 from modelmend.probe import calibration
 from modelmend.probe.calibration import features
-from modelmend.probe.choice import USED
 from modelmend.probe.run import probe
 from modelmend.probe.score import suspicion
 from modelmend.redteam.digits import digits_recipe, digits_split
@@ -94,7 +93,7 @@ def digits_findings(attacks: Sequence[str | None], rounds: int, first_seed: int,
             if not path.exists():
                 write_json(path, _digits_finding(path.stem, arch, attack, seed))
                 _LOG.warning("%s", path.stem)
-    return [one for one in read_findings(folder) if one.attack is None or one.infected]
+    return [one for one in read_findings(folder) if one.counts]
 
 
 def _digits_finding(name: str, arch: str, attack: str | None, seed: int) -> dict[str, Any]:
@@ -105,15 +104,22 @@ def _digits_finding(name: str, arch: str, attack: str | None, seed: int) -> dict
     samples = make_samples(data.x_clean, data.y_clean, source=name)
     parts = split(samples, seed)
     fitted, held = ((samples.x[part], samples.y[part]) for part in (parts.fit, parts.reward))
-    return {
-        "name": name,
-        "group": "digits",
-        "attack": attack,
-        "infected": trained.asr is not None and trained.asr >= INFECTED,
-        "asr": trained.asr,
-        "target": None if trained.sealed is None else trained.sealed.open(purpose=PURPOSE).target_class,
-        "rows": [row.model_dump() for row in probe(model, fitted, held, mode="screen", seed=seed).evidence.classes],
+    infected = trained.asr is not None and trained.asr >= INFECTED
+    target = None if trained.sealed is None else trained.sealed.open(purpose=PURPOSE).target_class
+    about = {"name": name, "group": "digits", "attack": attack, "infected": infected, "asr": trained.asr}
+    return about | as_json(probe(model, fitted, held, mode="screen", seed=seed).evidence, target)
+
+
+def unseen_attack(fitted: Sequence[Finding], judged: Sequence[Finding]) -> list[float]:
+    """Probability of each judged model from a fit on other models, its own attack left out of the fit."""
+    known = [one for one in fitted if one.counts]
+    x, y = rows_of(known)
+    fits = {
+        attack: fit(x[keep], y[keep])
+        for attack in {one.attack for one in judged}
+        if (keep := np.array([one.attack is None or one.attack != attack for one in known])).any()
     }
+    return [float(fits[one.attack](rows_of([one])[0])[0]) for one in judged]
 
 
 def held_out(findings: Sequence[Finding], x: Array, y: Array) -> Array:
@@ -133,14 +139,14 @@ def held_out(findings: Sequence[Finding], x: Array, y: Array) -> Array:
 
 def rows_of(findings: Sequence[Finding]) -> tuple[Array, Array]:
     """Features ``(N, D)`` and truth ``(N,)``."""
-    x = np.array([[features(one.of(USED))[name] for name in NAMES] for one in findings]).reshape(-1, len(NAMES))
+    x = np.array([[features(one.of(ALL))[name] for name in NAMES] for one in findings]).reshape(-1, len(NAMES))
     return x, np.array([float(one.infected) for one in findings])
 
 
 def show(findings: Sequence[Finding], x: Array, chances: Array) -> None:
     """One line a model: truth, target, suspects, probability, features."""
     for one, row, chance in zip(findings, x, chances, strict=True):
-        scores = suspicion(one.of(USED))
+        scores = suspicion(one.of(ALL))
         order = sorted(scores, key=lambda t: -scores[t])[:3]
         kind = "infected" if one.infected else "clean"
         print(f"{one.name:36s} {kind:8s} target {one.target!s:4s} suspects {order} {chance:.2f} {np.round(row, 2)}")
@@ -156,7 +162,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="ship the result with the package")
     options = parser.parse_args()
     zoo = read_findings(options.findings) if options.findings else []
-    findings = [one for one in zoo if one.group == "calibration" and (one.attack is None or one.infected)]
+    findings = [one for one in zoo if one.group == "calibration" and one.counts]
     findings += digits_findings(ATTACKS, options.digits, FIRST_SEED, options.out / "fitted")
     unseen = digits_findings(UNSEEN, options.unseen, FIRST_SEED + 1000, options.out / "unseen")
     x, y = rows_of(findings)
@@ -168,7 +174,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "intercept": round(model.intercept, 4),
         "weights": {name: round(float(w), 4) for name, w in zip(NAMES, model.weights, strict=True)},
-        "families": list(USED),
+        "families": list(ALL),
         "recipe": {
             "command": "python -m benchmarks.calibrate_probe",
             "models": len(findings),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from scipy.stats import spearmanr
 
 from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.measure import final_measurement
@@ -175,6 +177,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         models = len({r["model"] for r in cases})
         rate = f"{count / len(cases):.0%}" if cases else "-"
         lines.append(f"| {title} | {len(cases)} | {models} | {count} | {rate} | {low:.0%} .. {high:.0%} |")
+    found = correlation(rows)
+    if found is not None:
+        value, low, high, count = found
+        lines += [
+            "",
+            f"Rank correlation of the residual (worst family and class) with the true ASR: {value:.2f} "
+            f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.",
+        ]
     lines += ["", "| model | variant | ASR before | ASR | ACC | lost | verdict | blocked by |", "|" + "---|" * 8]
     for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
         lines.append(
@@ -182,6 +192,36 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"| {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def correlation(rows: Sequence[dict[str, Any]], draws: int = 1000) -> tuple[float, float, float, int] | None:
+    """Spearman's correlation of the largest residual with the true ASR; ``None`` under three different cases.
+
+    Returns:
+        The value, the ends of its 95 % interval by a bootstrap over models, the number of cases.
+    """
+    cases = [
+        (r["model"], r["asr"], max(row[4] for row in r["residuals"] if row[4] is not None))
+        for r in rows
+        if r["infected"] and r["asr"] is not None and any(row[4] is not None for row in r.get("residuals", ()))
+    ]
+    by_model: dict[str, list[tuple[float, float]]] = {}
+    for model, truth, residual in cases:
+        by_model.setdefault(model, []).append((truth, residual))
+
+    def rank(pairs: Sequence[tuple[float, float]]) -> float:
+        truth, residual = np.array(pairs).T
+        return float(spearmanr(truth, residual).statistic) if np.ptp(truth) > 0 and np.ptp(residual) > 0 else math.nan
+
+    if len(cases) < 3 or math.isnan(whole := rank([pair for pairs in by_model.values() for pair in pairs])):
+        return None
+    generator, models = np.random.default_rng(0), list(by_model)
+    drawn = [
+        rank([pair for i in generator.integers(len(models), size=len(models)) for pair in by_model[models[i]]])
+        for _ in range(draws)
+    ]
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return whole, float(low), float(high), len(cases)
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,5 @@
-from benchmarks.verdicts import summary
+import pytest
+from benchmarks.verdicts import correlation, summary
 
 
 def row(model: str, asr: float | None, verdict: str, *, lost: float = 0.0, infected: bool = True) -> dict[str, object]:
@@ -34,3 +35,19 @@ def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
         row("d", 0.05, "refuse", infected=False),
     ]
     assert counts(rows, "false block") == ["3", "2", "2"]
+
+
+def test_the_residual_is_correlated_with_the_truth_over_models():
+    def case(model: str, asr: float, *residuals: float | None) -> dict[str, object]:
+        found = [["patch", "used", 0, 1.0, value, None, None] for value in residuals]
+        return row(model, asr, "refuse") | {"residuals": found}
+
+    agreeing = [case("a", 0.9, 0.1, 0.8), case("a", 0.0, 0.0), case("b", 0.5, 0.4, None), case("c", 0.2, 0.3)]
+    found = correlation(agreeing)
+    assert found is not None
+    assert found[0] == pytest.approx(1.0)
+    assert found[3] == 4
+    opposed = correlation([case("a", 0.9, 0.0), case("b", 0.5, 0.4), case("c", 0.0, 0.8)])
+    assert opposed is not None
+    assert opposed[0] == pytest.approx(-1.0)
+    assert correlation([row("a", 0.5, "pass"), row("b", 0.1, "pass"), row("c", 0.2, "pass")]) is None

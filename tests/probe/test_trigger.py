@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from modelmend.errors import ArtifactError
 from modelmend.probe.families import FAMILIES
+from modelmend.probe.families.spectral import SpectralForm, hartley
 from modelmend.probe.form import triggered
 from modelmend.probe.trigger import Trigger
 
@@ -63,3 +66,23 @@ def test_triggers_of_tables_stay_in_the_range_seen() -> None:
 def test_tensors_that_are_no_trigger_are_refused(state: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ArtifactError):
         Trigger.from_state("patch", 1, state)
+
+
+def test_the_hartley_transform_is_its_own_inverse_and_keeps_lengths() -> None:
+    waves = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(hartley(hartley(waves)), waves, atol=1e-5)
+    assert torch.allclose(hartley(waves).norm(), waves.norm(), rtol=1e-5)
+
+
+def test_the_spectral_form_counts_a_single_wave_by_its_root_mean_square_and_keeps_to_low_frequencies() -> None:
+    form = SpectralForm(torch.rand(4, 1, 16, 16))
+    wave = 0.1 * torch.sin(2 * torch.pi * 3 * torch.arange(16) / 16).expand(1, 1, 16, 16)
+    parameters = {"waves": hartley(wave)}
+    assert float(form.size(parameters)) == pytest.approx(0.1 / math.sqrt(2), rel=1e-3)
+    noisy = {"waves": torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1))}
+    form.project(noisy, torch.tensor([0.05]))
+    assert float(form.size(noisy)) == pytest.approx(0.05, rel=1e-3)
+    assert float(noisy["waves"][0, 0, 8, 8]) == 0.0
+    kept = noisy["waves"].clone()
+    form.project(noisy, torch.tensor([0.5]))
+    assert torch.equal(noisy["waves"], kept)

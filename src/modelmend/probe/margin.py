@@ -22,9 +22,9 @@ from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence
 
 MARGIN = "margin"
-NOISE = 0.1
+NOISE = 0.2
 """Spread of log margins over the classes that means nothing."""
-STARTS = 8
+STARTS = 4
 """Random starts of a class; the largest margin counts."""
 STEPS = 100
 LENGTH, MOMENTUM = 0.5, 0.5
@@ -67,14 +67,14 @@ def largest_margins(
     noise = [torch.rand((STARTS, *x.shape[1:]), generator=_generator(seed, target)) for target in targets]
     starts = low + (high - low) * torch.cat(noise).to(x.device)
     found: list[Tensor] = []
-    for number, (goal, z) in enumerate(zip(parts, torch.split(starts, TOGETHER), strict=True)):
-        velocity = torch.zeros_like(z)
+    for number, (goal, start) in enumerate(zip(parts, torch.split(starts, TOGETHER), strict=True)):
+        z, velocity = start.requires_grad_(True), torch.zeros_like(start)
         for step in range(STEPS):
-            z = z.detach().requires_grad_(True)
             gradient = torch.autograd.grad(_margin(model(z), goal).sum(), z)[0]
             length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
             velocity = MOMENTUM * velocity + gradient / per_class(length, gradient)
-            z = torch.minimum(torch.maximum(z.detach() + LENGTH * (high - low) * velocity, low), high)
+            moved = z.detach() + LENGTH * (high - low) * velocity
+            z = torch.minimum(torch.maximum(moved, low), high).requires_grad_(True)
             progress(f"probe {MARGIN}", number * STEPS + step + 1, len(parts) * STEPS)
         with torch.no_grad():
             found.append(_margin(model(z), goal))

@@ -22,6 +22,7 @@ from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
 from modelmend.probe.families import Opened, TriggerFamily
+from modelmend.probe.margin import margin_evidence
 from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
@@ -56,7 +57,7 @@ def residual(
         holdout: Samples of the gate split, on which success is counted.
         evidence: What the probe found on the suspect.
         used: Families of the reward and the edit.
-        kept: The family kept back until now; it looks at the suspect here for the first time.
+        kept: The family that handed no trigger to the repair.
         seed: Of all draws; give another than the probe had.
         progress: Called after every step.
 
@@ -74,14 +75,15 @@ def residual(
     again: list[ClassEvidence] = []
     for name, family in families.items():
         rows = tuple(row for row in evidence.classes if row.family == family.name)
-        if name == kept or {row.target for row in rows} != set(everyone):
+        if {row.target for row in rows} != set(everyone):
             rows = look(before, fit, holdout, family, everyone, config, seed, next(bar)).rows
         looks[name] = rows
         again += look(after, fit, holdout, family, everyone, config, seed + 1, next(bar)).rows
+    again += margin_evidence(after, fit[0], everyone, seed=seed + 1)
     chance = evidence.probability or 0.0
     found_by_probe = possible(evidence.classes, evidence.suspects, chance) if chance >= DOUBTFUL else ()
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
-    risen = [row.target for row in standing_out(again)]
+    risen = [row.target for row in standing_out(again) if row.family in families]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
     found: list[Residual] = []
     for name, family in families.items():

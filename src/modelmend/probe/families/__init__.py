@@ -5,6 +5,7 @@ from modelmend.probe.families.family import Kind, Opened, TriggerFamily
 from modelmend.probe.families.feature import decoupled
 from modelmend.probe.families.generator import generator_or_additive
 from modelmend.probe.families.patch import PatchForm
+from modelmend.probe.families.spectral import SpectralForm
 from modelmend.probe.families.unlearning import unlearned
 from modelmend.probe.families.warp import WarpForm
 
@@ -14,6 +15,7 @@ FAMILIES: dict[str, TriggerFamily] = {
         TriggerFamily("patch", "patch", PatchForm, source="Neural Cleanse, S&P 2019"),
         TriggerFamily("additive", "additive", AdditiveForm, source="universal perturbations, arXiv 1610.08401"),
         TriggerFamily("warp", "warp", WarpForm, images=True, noise=0.3, source="WaNet, arXiv 2102.10369"),
+        TriggerFamily("spectral", "spectral", SpectralForm, images=True, noise=0.25, source="SIG, arXiv 1902.11237"),
         TriggerFamily(
             *("feature", "feature", generator_or_additive),
             view=decoupled,

@@ -16,7 +16,7 @@ from modelmend.probe.search import Fit, Forward, SearchConfig, search
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 
-Kind = Literal["patch", "additive", "warp", "feature", "unlearning"]
+Kind = Literal["patch", "additive", "warp", "spectral", "feature", "unlearning"]
 
 
 class View(Protocol):
