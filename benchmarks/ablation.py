@@ -60,7 +60,7 @@ def arms() -> dict[str, Arm]:
     return {
         "agent": Arm(long),
         "agent, pre-trained": Arm(long, pretrained=True),
-        "MLP policy": Arm(long, PolicyConfig(encoder="mlp")),
+        "no graph (MLP)": Arm(long, PolicyConfig(encoder="mlp", neighbours=False)),
         "no flow edges": Arm(long, graph=GraphConfig(flow=False)),
         "no prior": Arm(long, prior=False),
         "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),

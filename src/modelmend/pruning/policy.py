@@ -61,6 +61,8 @@ class PolicyConfig(Record):
     """Rounds of message passing."""
     heads: int = 2
     """Attention heads."""
+    neighbours: bool = True
+    """Tell the actor which share of each group's neighbours is cut already; False with ``mlp``: no graph at all."""
 
 
 class NeuronPolicy(nn.Module):
@@ -130,6 +132,8 @@ class NeuronPolicy(nn.Module):
         everything = h.mean(0).expand(len(cut), -1)
         c = self.context(torch.cat([share, everything, state.context], 1))
         near = _neighbours_cut(graph, cut, self.edge_types)
+        if not self.config.neighbours:
+            near = torch.zeros_like(near)
         nodes = torch.cat([h.expand(len(cut), -1, -1), c[:, None].expand(-1, len(h), -1), near], 2)
         logits = self.actor(nodes).squeeze(2) + self.prior_weight * graph.prior
         return torch.cat([logits, self.stop(c)], 1), self.critic(c).squeeze(1)
