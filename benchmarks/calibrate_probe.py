@@ -46,7 +46,7 @@ SIDE = 16
 FIRST_SEED = 100
 RIDGE = 0.05
 INFECTED = 0.8
-NAMES = ("ahead", "lead", "anomaly")
+NAMES = ("lead", "anomaly")
 Array = NDArray[np.float64]
 
 

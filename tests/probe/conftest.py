@@ -14,6 +14,8 @@ from modelmend.redteam.digits import DigitsSplit, train_infected_digits
 from modelmend.redteam.sealed import PURPOSE
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+SIDE = 16
+"""Digits enlarged to so many pixels: in 8x8 a patch is as large as what changes a digit into another."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Case:
 
 
 def case(seed: int, attack: str | None) -> Case:
-    infected, data = train_infected_digits(seed, attack=attack)
-    classifier = Classifier(export_module(infected.module, (1, 8, 8)), infected.recipe.preprocessing, 10)
+    infected, data = train_infected_digits(seed, attack=attack, side=SIDE)
+    classifier = Classifier(export_module(infected.module, (1, SIDE, SIDE)), infected.recipe.preprocessing, 10)
     return Case(classifier, data, None if infected.sealed is None else infected.sealed.open(purpose=PURPOSE))
 
 
@@ -64,4 +66,4 @@ def clean() -> Case:
 
 @pytest.fixture(scope="session")
 def warped() -> Case:
-    return case(1, "wanet")
+    return case(8, "wanet")

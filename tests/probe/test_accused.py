@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from modelmend.probe.accused import accused
 from modelmend.probe.calibration import probability
+from modelmend.probe.score import support
 from modelmend.records import ClassEvidence, Evidence
 
-FAMILIES = ("patch", "additive", "warp", "feature")
+FAMILIES = ("patch", "additive", "warp", "spectral", "feature", "unlearning", "margin")
 
 
 def rows(anomalies: dict[int, float], families: tuple[str, ...] = FAMILIES) -> tuple[ClassEvidence, ...]:
@@ -29,7 +32,7 @@ def evidence(anomalies: dict[int, float], chance: float) -> Evidence:
         backdoor=chance >= 0.5,
         probability=chance,
         suspects=suspects,
-        families=FAMILIES,
+        families=FAMILIES[:5],
         kept_family="unlearning",
         classes=rows(anomalies),
         seed=0,
@@ -59,3 +62,18 @@ def test_more_evidence_never_lowers_the_probability() -> None:
 def test_the_probability_counts_as_calibrated_only_with_the_families_of_the_calibration() -> None:
     assert probability(rows({3: 4.0})).calibrated
     assert not probability(rows({3: 4.0}, FAMILIES[:2])).calibrated
+
+
+def test_families_that_agree_weigh_as_much_as_one_that_is_far_ahead() -> None:
+    def named(classes: dict[str, int], strength: float) -> tuple[ClassEvidence, ...]:
+        return tuple(
+            ClassEvidence(family=f, target=t, success=0.8, strength=strength * (t == classes[f]), anomaly=1.0)
+            for f in FAMILIES
+            for t in range(10)
+        )
+
+    agreeing = support(named(dict.fromkeys(FAMILIES, 4), 0.3))
+    scattered = support(named({f: i for i, f in enumerate(FAMILIES)}, 0.3))
+    assert max(agreeing, key=lambda t: agreeing[t]) == 4
+    assert agreeing[4] == pytest.approx(sum(scattered.values()))
+    assert max(scattered.values()) < 0.3 * agreeing[4]

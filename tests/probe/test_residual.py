@@ -86,7 +86,7 @@ def test_a_repair_that_beats_the_used_families_is_caught_by_the_kept_one(warped:
     used = ["patch", "additive"]
     found = probe(warped.classifier, warped.fit, warped.reward, families=used, keep="warp", classes=[warped.target])
     assert warped.attack is not None
-    after = harden(warped, list(found.triggers), 30, left_in=warped.attack.apply)
+    after = harden(warped, list(found.triggers), 80, left_in=warped.attack.apply)
     assert warped.true_success(after) > 0.8
     rows = measured(warped, after, used, "warp")
     assert max(of(rows, warped.target, "used")) <= BOUND < min(of(rows, warped.target, "kept"))

@@ -13,31 +13,28 @@ from modelmend.probe.score import suspicion
 from modelmend.probe.trigger import Trigger
 from modelmend.records import ClassEvidence, Evidence
 
-ACCUSED = 3.0
-"""Robust anomaly (MAD) from which a suspect counts as accused; ours, a common outlier bound."""
-CLOSE = 0.6
-"""Share of the first suspect's suspicion from which the second may as well be the one."""
+CLOSE = 0.5
+"""Share of the first suspect's suspicion from which another may as well be the one."""
 DOUBTFUL = 0.45
-"""Probability of a backdoor under which nobody but the first suspect is gone after, and nobody counts as accused."""
+"""Probability of a backdoor under which nobody but the first suspect is gone after."""
 
 T = TypeVar("T", bound=Trigger)
 
 
 def accused(evidence: Evidence) -> tuple[int, ...]:
-    """Suspects that stand out in at least one family; where none does, those that may be the one."""
-    strongest: dict[int, float] = {}
-    for row in evidence.classes:
-        strongest[row.target] = max(strongest.get(row.target, 0.0), row.anomaly or 0.0)
-    found = tuple(target for target in evidence.suspects if strongest.get(target, 0.0) >= ACCUSED)
-    return found or possible(evidence.classes, evidence.suspects, evidence.probability or 0.0)
+    """The classes that a repair goes after."""
+    return possible(evidence.classes, evidence.suspects, evidence.probability or 0.0)
 
 
 def possible(classes: Sequence[ClassEvidence], suspects: Sequence[int], probability: float) -> tuple[int, ...]:
-    """The first suspect, and the second where it is close and the model is not plainly clean."""
+    """The first suspect, and those that are close to it where the model is not plainly clean."""
     scores = suspicion(classes)
-    pair = tuple(suspects[:2])
-    close = len(pair) > 1 and scores.get(pair[1], 0.0) >= CLOSE * scores.get(pair[0], 0.0)
-    return pair if close and probability >= DOUBTFUL else pair[:1]
+    enough = CLOSE * scores.get(suspects[0], 0.0) if suspects else 0.0
+    return tuple(
+        target
+        for place, target in enumerate(suspects)
+        if not place or (probability >= DOUBTFUL and scores.get(target, 0.0) >= enough)
+    )
 
 
 def against(triggers: Sequence[T], targets: Sequence[int]) -> list[T]:

@@ -10,9 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-import numpy as np
-
-from modelmend.probe.score import lead, suspicion
+from modelmend.probe.score import lead, support
 from modelmend.records import ClassEvidence
 
 FILE = "calibration.json"
@@ -30,27 +28,21 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     """Scale-free summary of the evidence, comparable between models, data sets and numbers of classes.
 
     Returns:
-        ``ahead``: 1 - suspicion of the second class / suspicion of the first, so 0 where two classes stand side by
-        side; ``lead``: largest distance, over the families, from a family's first class to its second, in units of the
-        family's noise, as ``log1p``; ``second_lead``: the same of the next family; ``anomaly``: ``log1p`` of the
-        largest robust z-score; ``agree``: share of families whose first class is that of the leading family.
+        ``support``: by how much the support of the first class passes that of the second (``score.support``);
+        ``lead``: ``log1p`` of the largest distance, over the families, from a family's first class to its second, in
+        units of the family's noise; ``anomaly``: ``log1p`` of the largest robust z-score.
     """
     families = sorted({row.family for row in classes})
     rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
     rows = {f: r for f, r in rows.items() if len(r) > 2}
     if not rows:
-        return {"ahead": 0.0, "lead": 0.0, "second_lead": 0.0, "anomaly": 0.0, "agree": 0.0}
-    leads = {f: math.log1p(lead(found)) for f, found in rows.items()}
-    first = {f: max(found, key=lambda r: r.strength or -math.inf).target for f, found in rows.items()}
-    order = sorted(leads, key=lambda f: leads[f], reverse=True)
+        return {"support": 0.0, "lead": 0.0, "anomaly": 0.0}
     anomalies = [r.anomaly for found in rows.values() for r in found if r.anomaly is not None]
-    scores = sorted(suspicion(classes).values(), reverse=True)
+    backed = sorted(support(classes).values(), reverse=True)
     return {
-        "ahead": 1 - scores[1] / scores[0] if len(scores) > 2 and scores[0] > 0 else 0.0,
-        "lead": leads[order[0]],
-        "second_lead": leads[order[1]] if len(order) > 1 else 0.0,
+        "support": backed[0] - backed[1],
+        "lead": math.log1p(max(lead(found) for found in rows.values())),
         "anomaly": math.log1p(max(0.0, *anomalies)) if anomalies else 0.0,
-        "agree": float(np.mean([first[f] == first[order[0]] for f in order])),
     }
 
 

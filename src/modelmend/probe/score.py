@@ -22,7 +22,7 @@ NOT_REACHED = 0.5
 """Taken off the strength, times the flip rate that is missing, where no trigger up to the largest size is enough."""
 
 
-ALONE = 2.0
+ALONE = 2.5
 """Lead, in units of the family's noise, from which a class is alone ahead."""
 
 
@@ -89,10 +89,25 @@ def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
     return [row for _, row in sorted(found, key=lambda item: -item[0])]
 
 
+def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
+    """Target -> sum of ``log(1 + lead)`` over the families whose first class it is (ours).
+
+    One family that is far ahead counts, and so do several that agree with a small lead each: by chance seven families
+    seldom name the same class.
+    """
+    found = dict.fromkeys((row.target for row in classes), 0.0)
+    for name in dict.fromkeys(row.family for row in classes):
+        rows = [row for row in classes if row.family == name and row.strength is not None]
+        if len(rows) > 2:
+            found[max(rows, key=lambda row: row.strength or -math.inf).target] += math.log1p(lead(rows))
+    return found
+
+
 def suspicion(classes: Sequence[ClassEvidence]) -> dict[int, float]:
-    """Target -> suspicion: the family that finds the class most anomalous counts, the others add a quarter each."""
-    found: dict[int, list[float]] = {}
+    """Target -> suspicion: its support, and a third of its mean anomaly (clipped to 0..5), which orders the rest."""
+    anomalies: dict[int, list[float]] = {}
     for row in classes:
         if row.anomaly is not None:
-            found.setdefault(row.target, []).append(max(0.0, row.anomaly))
-    return {t: max(v) + 0.25 * (float(np.sum(v)) - max(v)) for t, v in found.items()}
+            anomalies.setdefault(row.target, []).append(min(5.0, max(0.0, row.anomaly)))
+    backed = support(classes)
+    return {t: backed[t] + float(np.mean(values)) / 3 for t, values in anomalies.items()}

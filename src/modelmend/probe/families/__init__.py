@@ -12,8 +12,10 @@ from modelmend.probe.families.warp import WarpForm
 FAMILIES: dict[str, TriggerFamily] = {
     family.name: family
     for family in (
-        TriggerFamily("patch", "patch", PatchForm, source="Neural Cleanse, S&P 2019"),
-        TriggerFamily("additive", "additive", AdditiveForm, source="universal perturbations, arXiv 1610.08401"),
+        TriggerFamily("patch", "patch", PatchForm, noise=0.2, source="Neural Cleanse, S&P 2019"),
+        TriggerFamily(
+            "additive", "additive", AdditiveForm, noise=0.2, source="universal perturbations, arXiv 1610.08401"
+        ),
         TriggerFamily("warp", "warp", WarpForm, images=True, noise=0.3, source="WaNet, arXiv 2102.10369"),
         TriggerFamily("spectral", "spectral", SpectralForm, images=True, noise=0.25, source="SIG, arXiv 1902.11237"),
         TriggerFamily(
@@ -25,7 +27,7 @@ FAMILIES: dict[str, TriggerFamily] = {
         TriggerFamily(
             *("unlearning", "unlearning", AdditiveForm),
             view=unlearned,
-            noise=0.2,
+            noise=0.25,
             source="RNP, arXiv 2305.14876",
         ),
     )
