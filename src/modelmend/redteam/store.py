@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -136,8 +137,17 @@ def read_records(folder: Path) -> list[ZooRecord]:
     return [ZooRecord.read(path) for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
 
 
-def publish(source: Path, destination: Path) -> list[ZooRecord]:
+CORE_GROUPS = ("small", "calibration")
+"""What is kept in the repository; the rest is trained again from its recipe."""
+
+
+def publish(source: Path, destination: Path, groups: Sequence[str] = CORE_GROUPS) -> list[ZooRecord]:
     """Copy finished models that ``destination`` lacks or holds in another form; each record comes last.
+
+    Args:
+        source: A zoo.
+        destination: Another.
+        groups: Models of these groups only.
 
     Returns:
         The records copied.
@@ -146,7 +156,7 @@ def publish(source: Path, destination: Path) -> list[ZooRecord]:
     held = {record.name: record for record in read_records(destination)}
     copied = []
     for record in read_records(source):
-        if held.get(record.name) == record:
+        if held.get(record.name) == record or record.group not in groups:
             continue
         for name, expected in ((record.weights, record.weights_hash), (record.trigger, record.trigger_hash)):
             if name is None:
