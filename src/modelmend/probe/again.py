@@ -2,7 +2,8 @@
 
 A search for the smallest trigger that works always ends with one: where the backdoor is gone, with a large one that
 would flip any network. To unlearn that as well costs the accused class its clean samples. So the search is held to the
-size of the suspect's own trigger, and to a share of what its ordinary classes need, as in the verdict (``budget``).
+size of the suspect's own trigger, and to a share of what its ordinary classes need, as in the verdict (``budget``), and
+to the families that named the class: to the others its triggers are natural ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from modelmend.model.classifier import Classifier
 from modelmend.probe.budget import Pair, own_size
 from modelmend.probe.choice import fitting
 from modelmend.probe.run import settings
+from modelmend.probe.score import first_classes
 from modelmend.probe.trigger import Trigger
 from modelmend.records import Evidence
 
@@ -22,7 +24,9 @@ from modelmend.records import Evidence
 def find_again(
     classifier: Classifier, fit: Pair, evidence: Evidence, targets: Sequence[int], *, seed: int
 ) -> list[Trigger]:
-    """One trigger for each family that the repair may use and each target; how well it works is for the caller to see.
+    """One trigger for each target and each family that named it; how well it works is for the caller to see.
+
+    A target that no family named is searched by all.
 
     Args:
         classifier: The half-repaired model; not changed.
@@ -32,9 +36,11 @@ def find_again(
         seed: Of all draws.
     """
     found: list[Trigger] = []
+    first = first_classes([row for row in evidence.classes if row.family in evidence.families])
     for name in evidence.families:
         sizes = {row.target: row.size for row in evidence.classes if row.family == name and row.size is not None}
-        searched = [target for target in targets if target in sizes]
+        named = [target for target in targets if first.get(name) == target or target not in first.values()]
+        searched = [target for target in named if target in sizes]
         if not searched:
             continue
         others = [size for target, size in sizes.items() if target not in targets] or list(sizes.values())

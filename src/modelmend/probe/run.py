@@ -18,7 +18,7 @@ from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
 from modelmend.probe.margin import MARGIN, margin_evidence
-from modelmend.probe.score import class_evidence, standing_out, success, suspicion
+from modelmend.probe.score import class_evidence, first_classes, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, part, silent
@@ -30,8 +30,6 @@ Pair = tuple[Tensor, Tensor]
 SUSPECTS = 3
 FEW, MANY = 4, 16
 """So few classes are searched with larger batches in a full search, more than ``MANY`` with small ones even there."""
-TELLING = 2.0
-"""Anomaly from which a candidate of a wanted suspect is handed on; its most telling one always is."""
 DOUBT = 0.1
 """A probability this near to 0 or 1 after the first search ends the search."""
 HOLDOUT = 256
@@ -212,18 +210,22 @@ def _sharper(old: ClassEvidence, new: ClassEvidence) -> ClassEvidence:
 def _handed_on(
     rows: Sequence[ClassEvidence], suspects: Sequence[int], wanted: Sequence[int], *, all_of: bool
 ) -> list[ClassEvidence]:
-    """Candidates worth repairing against: telling ones of the wanted suspects, and those that are alone ahead."""
+    """Candidates worth repairing against: of every family whose first class is wanted, and those that are alone ahead.
+
+    A wanted class that no family names first has its most anomalous candidate.
+    """
     order = {target: number for number, target in enumerate(suspects)}
     mine = [row for row in rows if row.target in order]
     mine.sort(key=lambda row: (order[row.target], -(row.anomaly or 0.0)))
     if all_of:
         return mine
+    first = first_classes(rows)
     alone = {(row.family, row.target) for row in standing_out(rows)}
     most = [next(row for row in mine if row.target == target) for target in wanted]
     return [
         row
         for row in mine
-        if (row.target in wanted and (row.anomaly or 0.0) >= TELLING)
+        if (row.target in wanted and first[row.family] == row.target)
         or (row.family, row.target) in alone
         or any(row is one for one in most)
     ]

@@ -89,6 +89,15 @@ def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
     return [row for _, row in sorted(found, key=lambda item: -item[0])]
 
 
+def first_classes(classes: Sequence[ClassEvidence]) -> dict[str, int]:
+    """Family -> the class that it finds most like a backdoor's."""
+    found: dict[str, ClassEvidence] = {}
+    for row in classes:
+        if row.strength is not None and (row.family not in found or row.strength > (found[row.family].strength or 0.0)):
+            found[row.family] = row
+    return {family: row.target for family, row in found.items()}
+
+
 def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
     """Target -> sum of ``log(1 + lead)`` over the families whose first class it is (ours).
 
@@ -96,10 +105,10 @@ def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
     seldom name the same class.
     """
     found = dict.fromkeys((row.target for row in classes), 0.0)
-    for name in dict.fromkeys(row.family for row in classes):
+    for name, target in first_classes(classes).items():
         rows = [row for row in classes if row.family == name and row.strength is not None]
         if len(rows) > 2:
-            found[max(rows, key=lambda row: row.strength or -math.inf).target] += math.log1p(lead(rows))
+            found[target] += math.log1p(lead(rows))
     return found
 
 
