@@ -1,4 +1,4 @@
-"""Which families are used in the repair, and which one is kept back for the verdict."""
+"""Which families are used in the repair, and which one is kept back from it for the verdict."""
 
 from __future__ import annotations
 
