@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from modelmend.probe.families import Opened
+from modelmend.probe.score import first_classes
 from modelmend.probe.search import SearchConfig
 from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence
@@ -19,12 +20,11 @@ SHARES = (0.1, 0.2, 0.35, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
 QUIET = 0.05
 """Flip rate that all ordinary classes stay under at the quiet size."""
-LOUD = 0.2
-"""Median flip rate of the ordinary classes that marks the loud size: past it, success says nothing about one class."""
 SLACK = 1.1
-"""An accused class is judged at the size of its own trigger times this, if that is more than the quiet size ..."""
+"""An accused class that the family names is judged at the size of its own trigger times this, if that is more than the
+quiet size ..."""
 MOST = 0.55
-"""... but at no more than this share of the median size of ordinary classes, and not past the loud size."""
+"""... but at no more than this share of the median size of ordinary classes."""
 INNOCENT = 0.45
 """A class that nothing accuses is judged at no more than this share of the size that it needs on the suspect."""
 ORDINARY = 8
@@ -40,14 +40,12 @@ class Budgets:
     Attributes:
         ordinary: Classes that stand for the others.
         quiet: Largest size tried at which all of them stay under ``QUIET``.
-        loud: Largest size tried at which half of them stay under ``LOUD``.
         usual: Median size that they need.
         sizes: Judged class -> size at which it is judged.
     """
 
     ordinary: list[int]
     quiet: float
-    loud: float
     usual: float
     sizes: dict[int, float]
 
@@ -70,7 +68,8 @@ def budgets(
         holdout: Samples that the quiet size is tried on.
         rows: The family's evidence on the suspect.
         judged: Classes to judge.
-        accused: Those of them that stand out or that the probe found: judged at their own size.
+        accused: Those of them that stand out or that the probe found: judged at their own size if the family names them;
+            to another family their triggers are natural ones, as good as those of any class.
         config: Search settings.
         seed: Of all draws.
         progress: Called after every step.
@@ -78,12 +77,11 @@ def budgets(
     needed = {row.target: row.size for row in rows if row.size is not None}
     ordinary = _ordinary(needed, judged)
     usual = float(np.median([needed[t] for t in ordinary] or list(needed.values())))
-    quiet, loud = _levels(before, holdout, ordinary, [share * usual for share in SHARES], config, seed, progress)
+    quiet = _quiet(before, holdout, ordinary, [share * usual for share in SHARES], config, seed, progress)
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
-    for row in rows:
-        if row.target in sizes and row.size is not None and row.target in accused:
-            sizes[row.target] = max(quiet, min(loud, own_size(row.size, usual)))
-    return Budgets(ordinary, quiet, loud, usual, sizes)
+    for target in set(first_classes(rows).values()) & set(accused) & sizes.keys() & needed.keys():
+        sizes[target] = max(quiet, own_size(needed[target], usual))
+    return Budgets(ordinary, quiet, usual, sizes)
 
 
 def own_size(needed: float, usual: float) -> float:
@@ -99,7 +97,7 @@ def _ordinary(sizes: dict[int, float], judged: Sequence[int]) -> list[int]:
     return [others[i] for i in np.linspace(0, len(others) - 1, ORDINARY).round().astype(int)]
 
 
-def _levels(
+def _quiet(
     before: Opened,
     holdout: Pair,
     ordinary: Sequence[int],
@@ -107,10 +105,9 @@ def _levels(
     config: SearchConfig,
     seed: int,
     progress: Progress,
-) -> tuple[float, float]:
-    """Quiet and loud size."""
+) -> float:
     if not ordinary:
-        return radii[0], radii[-1]
+        return radii[0]
     ordinary = ordinary[::2]
     targets = [target for _ in radii for target in ordinary]
     radius = [r for r in radii for _ in ordinary]
@@ -118,5 +115,4 @@ def _levels(
     x, y = holdout[0][:TRIED], holdout[1][:TRIED]
     flips = [before.flips(one.trigger, x, y, target) for one, target in zip(fits, targets, strict=True)]
     rates = np.array([hits / max(1, n) for hits, n in flips]).reshape(len(radii), len(ordinary))
-    quiet = max((r for r, row in zip(radii, rates, strict=True) if row.max() <= QUIET), default=radii[0])
-    return quiet, max((r for r, row in zip(radii, rates, strict=True) if np.median(row) <= LOUD), default=radii[0])
+    return max((r for r, row in zip(radii, rates, strict=True) if row.max() <= QUIET), default=radii[0])
