@@ -70,7 +70,8 @@ class SpectralForm:
 def hartley(waves: Tensor) -> Tensor:
     """Orthonormal 2-D Hartley transform of the last two axes; its own inverse."""
     transformed = torch.fft.fft2(waves, norm="ortho")
-    return transformed.real - transformed.imag
+    result: Tensor = transformed.real - transformed.imag
+    return result
 
 
 def _each(waves: Tensor) -> Tensor:
@@ -82,4 +83,5 @@ def _each(waves: Tensor) -> Tensor:
 def _band(height: int, width: int) -> Tensor:
     """1 for frequencies of at most a quarter of the side, else 0, ``(H, W)``."""
     rows, columns = torch.fft.fftfreq(height), torch.fft.fftfreq(width)
-    return (rows[:, None].square() + columns.square() <= LOW**2).float()
+    inside: Tensor = rows[:, None].square() + columns.square() <= LOW**2
+    return inside.float()
