@@ -74,7 +74,7 @@ def demo(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="A new folder for everything; default: modelmend-demo-<time> here.")
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = 4,
     runner: Annotated[
         str,
         typer.Option(help="local: the compiled pipeline by KFP's local runner. in-process: same steps, one process."),
