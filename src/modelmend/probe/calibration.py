@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-from modelmend.probe.score import lead, support
+from modelmend.probe.score import lead
 from modelmend.records import ClassEvidence
 
 FILE = "calibration.json"
@@ -28,7 +28,6 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     """Scale-free summary of the evidence, comparable between models, data sets and numbers of classes.
 
     Returns:
-        ``support``: by how much the support of the first class passes that of the second (``score.support``);
         ``lead``: ``log1p`` of the largest distance, over the families, from a family's first class to its second, in
         units of the family's noise; ``anomaly``: ``log1p`` of the largest robust z-score.
     """
@@ -36,11 +35,9 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
     rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
     rows = {f: r for f, r in rows.items() if len(r) > 2}
     if not rows:
-        return {"support": 0.0, "lead": 0.0, "anomaly": 0.0}
+        return {"lead": 0.0, "anomaly": 0.0}
     anomalies = [r.anomaly for found in rows.values() for r in found if r.anomaly is not None]
-    backed = sorted(support(classes).values(), reverse=True)
     return {
-        "support": backed[0] - backed[1],
         "lead": math.log1p(max(lead(found) for found in rows.values())),
         "anomaly": math.log1p(max(0.0, *anomalies)) if anomalies else 0.0,
     }

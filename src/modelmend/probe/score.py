@@ -13,7 +13,7 @@ from modelmend.metrics import attack_success
 from modelmend.model.classifier import Classifier
 from modelmend.probe.anomaly import anomaly_index, gap
 from modelmend.probe.families import FAMILIES, TriggerFamily
-from modelmend.probe.margin import MARGIN, NOISE
+from modelmend.probe.margin import NOISE
 from modelmend.probe.search import Fit
 from modelmend.probe.trigger import Trigger
 from modelmend.records import ClassEvidence
@@ -74,8 +74,7 @@ def class_evidence(
 
 def lead(rows: Sequence[ClassEvidence]) -> float:
     """Distance from one family's first class to its second, in units of the family's noise; 0 for one class."""
-    known = {name: family.noise for name, family in FAMILIES.items()} | {MARGIN: NOISE}
-    noise = known.get(rows[0].family, 0.2) if rows else 0.2
+    noise = FAMILIES[rows[0].family].noise if rows and rows[0].family in FAMILIES else NOISE
     return gap([row.strength for row in rows if row.strength is not None]) / noise
 
 
