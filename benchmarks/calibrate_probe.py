@@ -3,8 +3,8 @@
 Evidence of models that nobody measures on (``benchmarks.probe --groups calibration``) and of freshly trained digits
 models goes into a logistic model over scale-free features, all weights >= 0, so that more evidence never lowers the
 probability. Printed is how it does on attacks that it was not fitted on, first those left out in turn, then those of
-``UNSEEN``, which no fit holds; ``--write`` ships it with the package. The evidence is that of a screen: what a full
-probe searches again depends on the probability, and so on the shipped file.
+``UNSEEN``, which no fit holds; ``--write`` ships it with the package. The evidence is that of a screen; a full probe
+compares the classes by the same.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -30,8 +30,6 @@ Pair = tuple[Tensor, Tensor]
 SUSPECTS = 3
 FEW, MANY = 4, 16
 """So few classes are searched with larger batches in a full search, more than ``MANY`` with small ones even there."""
-DOUBT = 0.1
-"""A probability this near to 0 or 1 after the first search ends the search."""
 HOLDOUT = 256
 """Held-out samples that a candidate is tried on, at most."""
 
@@ -67,8 +65,9 @@ def probe(
         classifier: The suspect, or a half-repaired model; not changed.
         fit: Clean samples ``(N, ...)`` in 0..1 and labels ``(N,)`` that triggers are fitted on.
         holdout: Others that their success is measured on.
-        mode: ``screen`` searches once, with small batches; ``full`` searches again where that leaves a doubt, and
-            refines the candidates that it hands on.
+        mode: ``screen`` searches once, with small batches; ``full`` also searches the candidates that it hands on anew,
+            with larger ones. The comparison of the classes is the same: a second look at all of them tells no better
+            (docs/benchmarks.md), and the calibration is that of the first.
         families: Names of those to use; default ``choice.USED``.
         keep: Name of the family kept back for the verdict. Like the largest margins, it is a witness here: it helps to
             say whether there is a backdoor and to which class it leads, and hands no trigger to the repair.
@@ -86,23 +85,19 @@ def probe(
     targets = list(range(classifier.num_classes)) if classes is None else sorted(set(classes))
     full = mode == "full"
     seeing = [*used, kept] if classes is None else used
-    parts = iter(range(3 * len(seeing) + 1))
+    parts = iter(range(2 * len(seeing) + 1))
     looks: dict[str, Look] = {}
 
     def search(family: TriggerFamily, classes: Sequence[int], config: SearchConfig, seed: int) -> Look:
         return look(classifier, fit, holdout, family, classes, config, seed, bar())
 
     def bar() -> Progress:
-        return part(progress, next(parts), (3 if full else 1) * len(seeing) + 1)
+        return part(progress, next(parts), (2 if full else 1) * len(seeing) + 1)
 
     if classes is None:
         looks[MARGIN] = Look(margin_evidence(classifier, fit[0], targets, seed=seed, progress=bar()), {})
     for family in seeing:
         looks[family.name] = search(family, targets, settings("screen", len(targets)), seed)
-    if full and classes is None and not _decided(looks):
-        for family in seeing:
-            other = search(family, targets, settings("full", len(targets)), seed + 1)
-            looks[family.name] = _smaller(family, looks[family.name], other)
     rows = [row for found in looks.values() for row in found.rows]
     fits = {(name, target): one for name, found in looks.items() for target, one in found.fits.items()}
     scores = suspicion(rows)
@@ -185,20 +180,6 @@ def settings(mode: str, classes: int) -> SearchConfig:
     if mode == "full" and classes <= MANY:
         return SearchConfig(steps=80, batch=12)
     return SearchConfig(steps=60, batch=8)
-
-
-def _decided(looks: Mapping[str, Look]) -> bool:
-    """Nothing that a second search could change: certainly infected or certainly not."""
-    chance = probability([row for found in looks.values() for row in found.rows]).value
-    return not DOUBT < chance < 1 - DOUBT
-
-
-def _smaller(family: TriggerFamily, one: Look, two: Look) -> Look:
-    """The smaller trigger of two searches for each class, compared anew."""
-    best = {t: min(one.fits[t], two.fits[t], key=lambda fit: fit.size) for t in one.fits}
-    rates = {row.target: row.success for row in one.rows if best[row.target] is one.fits[row.target]}
-    rates |= {row.target: row.success for row in two.rows if row.target not in rates}
-    return Look(class_evidence(family, best, rates), best)
 
 
 def _sharper(old: ClassEvidence, new: ClassEvidence) -> ClassEvidence:
