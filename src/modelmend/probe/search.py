@@ -63,7 +63,7 @@ class SearchConfig:
     tau: float = 0.8
     gain: float = 0.15
     rate: float = 0.3
-    together: int = 320
+    together: int = 160
     margin: float = 1.15
     restarts: int = 1
 
