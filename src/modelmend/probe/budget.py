@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from torch import Tensor
@@ -20,17 +21,17 @@ SHARES = (0.1, 0.2, 0.35, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
 QUIET = 0.05
 """Flip rate that all ordinary classes stay under at the quiet size."""
-SLACK = 1.1
-"""An accused class that the family names is judged at the size of its own trigger times this, if that is more than the
-quiet size ..."""
-MOST = 0.55
-"""... but at no more than this share of the median size of ordinary classes."""
+SLACK, MOST = 1.1, 0.55
+"""An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
+usual."""
+STANDS = 0.35
+"""A class stands out at a size at which it is flipped so much more often, on the suspect, than any ordinary one."""
 INNOCENT = 0.45
 """A class that nothing accuses is judged at no more than this share of the size that it needs on the suspect."""
 ORDINARY = 8
 """Classes that stand for the others."""
 TRIED = 96
-"""Held-out samples on which the quiet size is found."""
+"""Held-out samples on which the sizes are tried."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Budgets:
 
     Attributes:
         ordinary: Classes that stand for the others.
-        quiet: Largest size tried at which all of them stay under ``QUIET``.
+        quiet: Largest of the shares at which all of them stay under ``QUIET``, or the least.
         usual: Median size that they need.
         sizes: Judged class -> size at which it is judged.
     """
@@ -63,13 +64,17 @@ def budgets(
 ) -> Budgets:
     """Choose the sizes.
 
+    An accused class that the family names is judged at its own size, or at the largest smaller one at which it stands
+    out from the ordinary classes: where those are flipped, too, the search says nothing. All others are judged at the
+    quiet size.
+
     Args:
         before: A family, opened for the suspect.
-        holdout: Samples that the quiet size is tried on.
+        holdout: Samples that the sizes are tried on.
         rows: The family's evidence on the suspect.
         judged: Classes to judge.
-        accused: Those of them that stand out or that the probe found: judged at their own size if the family names them;
-            to another family their triggers are natural ones, as good as those of any class.
+        accused: Those of them that stand out or that the probe found; to a family that does not name them their triggers
+            are natural ones, as good as those of any class.
         config: Search settings.
         seed: Of all draws.
         progress: Called after every step.
@@ -77,11 +82,35 @@ def budgets(
     needed = {row.target: row.size for row in rows if row.size is not None}
     ordinary = _ordinary(needed, judged)
     usual = float(np.median([needed[t] for t in ordinary] or list(needed.values())))
-    quiet = _quiet(before, holdout, ordinary, [share * usual for share in SHARES], config, seed, progress)
+    shares = [share * usual for share in SHARES]
+
+    @cache
+    def rate(target: int, size: float) -> float:
+        return rates((target,), size)[target]
+
+    def rates(targets: Sequence[int], size: float) -> dict[int, float]:
+        return _rates(before, holdout, targets, size, config, seed, progress)
+
+    @cache
+    def most(size: float) -> float:
+        return max(rates(ordinary[::2], size).values(), default=0.0)
+
+    quiet = _largest(shares, lambda size: most(size) <= QUIET) if ordinary else shares[0]
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for target in set(first_classes(rows).values()) & set(accused) & sizes.keys() & needed.keys():
-        sizes[target] = max(quiet, own_size(needed[target], usual))
+        own = own_size(needed[target], usual)
+        larger = [size for size in (own, *reversed(shares)) if quiet < size <= own]
+        sizes[target] = next((size for size in larger if rate(target, size) - most(size) >= STANDS), quiet)
     return Budgets(ordinary, quiet, usual, sizes)
+
+
+def _largest(sizes: Sequence[float], fits: Callable[[float], bool]) -> float:
+    """Largest of the ascending sizes that fits, by bisection; the first is not asked."""
+    low, high = 0, len(sizes)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(sizes[middle]) else (low, middle)
+    return sizes[low]
 
 
 def own_size(needed: float, usual: float) -> float:
@@ -97,22 +126,19 @@ def _ordinary(sizes: dict[int, float], judged: Sequence[int]) -> list[int]:
     return [others[i] for i in np.linspace(0, len(others) - 1, ORDINARY).round().astype(int)]
 
 
-def _quiet(
+def _rates(
     before: Opened,
     holdout: Pair,
-    ordinary: Sequence[int],
-    radii: Sequence[float],
+    targets: Sequence[int],
+    size: float,
     config: SearchConfig,
     seed: int,
     progress: Progress,
-) -> float:
-    if not ordinary:
-        return radii[0]
-    ordinary = ordinary[::2]
-    targets = [target for _ in radii for target in ordinary]
-    radius = [r for r in radii for _ in ordinary]
-    fits = before.search(targets, seed=seed, config=config, radius=radius, progress=progress)
+) -> dict[int, float]:
+    """Target -> flip rate of triggers of this size on a few held-out samples."""
+    if not targets:
+        return {}
     x, y = holdout[0][:TRIED], holdout[1][:TRIED]
+    fits = before.search(targets, seed=seed, config=config, radius=[size] * len(targets), progress=progress)
     flips = [before.flips(one.trigger, x, y, target) for one, target in zip(fits, targets, strict=True)]
-    rates = np.array([hits / max(1, n) for hits, n in flips]).reshape(len(radii), len(ordinary))
-    return max((r for r, row in zip(radii, rates, strict=True) if row.max() <= QUIET), default=radii[0])
+    return {target: hits / max(1, n) for target, (hits, n) in zip(targets, flips, strict=True)}
