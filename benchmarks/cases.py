@@ -22,7 +22,8 @@ from modelmend.redteam.train import Infected, Recipe
 from modelmend.samples.data import Samples, make_samples
 from modelmend.samples.split import draw_budget  # noqa: F401  (the benchmarks take it from here)
 
-SUITES = ("smoke", "small", "full")
+SUITES = ("smoke", "small", "full", "calibration")
+"""Settings are chosen on ``calibration`` only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Case:
 
 
 def read_cases(suite: str, data: Path | None, zoo: Path) -> list[Case]:
-    """Cases of a suite: ``smoke`` trains two digits models, ``small`` and ``full`` come from the zoo.
+    """Cases of a suite: ``smoke`` trains two digits models, the others come from the zoo.
 
     Raises:
         InputError: unknown suite, or no data folder or zoo where one is needed.
@@ -75,7 +76,7 @@ def read_cases(suite: str, data: Path | None, zoo: Path) -> list[Case]:
         return [_digits(attack) for attack in ("badnets", "blended")]
     if suite not in SUITES:
         raise InputError(f"unknown suite {suite!r}", field="suite", fix=f"one of {', '.join(SUITES)}")
-    groups = {"small"} if suite == "small" else {"small", "full"}
+    groups = {"small", "full"} if suite == "full" else {suite}
     records = [record for record in read_records(zoo) if record.group in groups] if zoo.is_dir() else []
     if not records:
         raise InputError("no finished models here", where=zoo, fix="train them: python -m modelmend.redteam.zoo")

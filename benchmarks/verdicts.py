@@ -1,9 +1,12 @@
 """Does the gate's verdict agree with the truth: ``python -m benchmarks.verdicts --data DIR --suite small``.
 
 Each model goes through the whole path, as a user would run it, and in weakened forms of it on purpose: no repair at all,
-pruning only, an edit that is cut short, an edit against another class than the accused one. The verdict is set beside
+an edit that is cut short, the way to the repaired weights gone half. The verdict is set beside
 the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a false pass. A *good* one has
 a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON file a case; resumable.
+
+Evidence and repaired models stay in ``--work`` and are used again: after a change to the verdict, name another ``--out``
+and only measuring and judging is repeated. After a change to the repair, name another ``--work``, too.
 """
 
 from __future__ import annotations
@@ -12,8 +15,6 @@ import argparse
 import json
 import logging
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,10 +28,11 @@ from scipy.stats import spearmanr
 from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.measure import final_measurement
 from modelmend import steps
-from modelmend.artifacts import SCHEMAS, read_artifact, write_json, writing
+from modelmend.artifacts import MANIFEST, SCHEMAS, read_artifact, write_json, writing
 from modelmend.editing import edit as editing
 from modelmend.editing.tuning import TuneConfig
 from modelmend.metrics import clopper_pearson
+from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
 from modelmend.records import Decision, Evidence, Scorecard
@@ -38,58 +40,78 @@ from modelmend.redteam.sealed import PURPOSE
 from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, save_classifier
 
 BAD, GOOD, LOST = 0.10, 0.03, 0.02
-VARIANTS = ("whole", "untouched", "shallow", "half-way")
+VARIANTS = ("whole", "half-way", "shallow", "untouched")
 
 
-def run_case(case: Case, out: Path, *, budget: int, seed: int, variants: Sequence[str], console: Console) -> None:
-    """All variants of one model; finished ones are skipped."""
+def run_case(
+    case: Case, out: Path, work: Path, *, budget: int, seed: int, variants: Sequence[str], console: Console
+) -> None:
+    """All variants of one model; finished ones are skipped, and so is what is finished of the others."""
     wanted = [v for v in variants if not (out / f"{case.name}-s{seed}-{v}.json").exists()]
     if not wanted:
         return
-    home = Path(tempfile.mkdtemp(prefix="verdicts-"))
-    try:
-        made = _prepare(case, home, budget, seed)
-        for variant in wanted:
-            started = time.monotonic()
-            row = _judge(case, home, made, variant, seed)
-            row |= {"budget": budget, "seed": seed, "seconds": round(time.monotonic() - started, 1)}
-            write_json(out / f"{case.name}-s{seed}-{variant}.json", row)
-            console.print(
-                f"{case.name} {variant}: ASR {_percent(row['asr'])}, ACC {row['acc']:.1%} "
-                f"(lost {row['lost']:.1%}), {row['verdict']}",
-                highlight=False,
-            )
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    home = work / f"{case.name}-{budget}-s{seed}"
+    made = _prepare(case, home, budget, seed)
+    for variant in wanted:
+        started = time.process_time()
+        row = _judge(case, home, made, variant, seed)
+        row |= {"budget": budget, "seed": seed, "cpu_seconds": round(time.process_time() - started, 1)}
+        write_json(out / f"{case.name}-s{seed}-{variant}.json", row)
+        console.print(
+            f"{case.name} {variant}: ASR {_percent(row['asr'])}, ACC {row['acc']:.1%} "
+            f"(lost {row['lost']:.1%}), {row['verdict']}",
+            highlight=False,
+        )
+
+
+def _once(path: str, step: Callable[[], Any]) -> None:
+    """Run a step unless its artifact is here, whole."""
+    if not (Path(path) / MANIFEST).is_file():
+        step()
 
 
 def _prepare(case: Case, home: Path, budget: int, seed: int) -> dict[str, str]:
-    """Import, validate, probe, extract, prune: the same for all variants."""
-    write_pt2(case.classifier().graph, home / "suspect.pt2", case.input_shape)
-    drawn = draw_budget(case.pool, budget, seed)
-    np.savez(home / "samples.npz", x=drawn.x.numpy(), y=drawn.y.numpy())
-    told = case.recipe.preprocessing
-    made = {role: str(home / role) for role in ("suspect", "samples", "evidence", "activations", "pruned")}
-    steps.import_model(
-        str(home / "suspect.pt2"), made["suspect"], input_shape=list(case.input_shape), mean=list(told.mean),
-        std=list(told.std),
-    )  # fmt: skip
-    steps.validate_samples(made["suspect"], str(home / "samples.npz"), made["samples"], seed=seed)
-    steps.probe_backdoor(made["suspect"], made["samples"], made["evidence"], seed=seed)
-    steps.extract_activations(made["suspect"], made["samples"], made["evidence"], made["activations"])
-    steps.prune_neurons(
-        made["suspect"], made["samples"], made["evidence"], made["activations"], made["pruned"], seed=seed
-    )
+    """Import, validate, probe: the same for all variants."""
+    roles = ("suspect", "samples", "evidence", "activations", "pruned", "uncut")
+    made = {role: str(home / role) for role in roles} | {"repaired": str(home / "whole-edited")}
+    home.mkdir(parents=True, exist_ok=True)
+    if not (Path(made["samples"]) / MANIFEST).is_file():
+        write_pt2(case.classifier().graph, home / "suspect.pt2", case.input_shape)
+        drawn = draw_budget(case.pool, budget, seed)
+        np.savez(home / "samples.npz", x=drawn.x.numpy(), y=drawn.y.numpy())
+        told = case.recipe.preprocessing
+        steps.import_model(
+            str(home / "suspect.pt2"), made["suspect"], input_shape=list(case.input_shape), mean=list(told.mean),
+            std=list(told.std),
+        )  # fmt: skip
+        steps.validate_samples(made["suspect"], str(home / "samples.npz"), made["samples"], seed=seed)
+    parts = (made["suspect"], made["samples"], made["evidence"])
+    _once(made["evidence"], lambda: steps.probe_backdoor(*parts, seed=seed))
     return made
+
+
+def _repair(made: dict[str, str], variant: str, seed: int) -> str:
+    """Make what the variant starts from; returns the record of what was pruned, which is nothing in weakened repairs."""
+    parts = (made["suspect"], made["samples"], made["evidence"])
+    if variant in ("whole", "half-way"):
+        _once(made["activations"], lambda: steps.extract_activations(*parts, made["activations"]))
+        _once(made["pruned"], lambda: steps.prune_neurons(*parts, made["activations"], made["pruned"], seed=seed))
+        _once(made["repaired"], lambda: _whole(made, made["repaired"], seed))
+    if variant == "whole":
+        return made["pruned"]
+    if not (Path(made["uncut"]) / MANIFEST).is_file():
+        with writing(made["uncut"], SCHEMAS["pruned"], producer="prune_neurons", seed=seed) as folder:
+            write_json(folder / "pruning.json", {"cut": []})
+    return made["uncut"]
 
 
 def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int) -> dict[str, Any]:
     """Edit in the variant's way, measure, audit, judge; then, and only then, look at the truth."""
     edited, card, privacy, decision = (str(home / f"{variant}-{r}") for r in ("edited", "card", "privacy", "decision"))
-    EDITS[variant](made, edited, seed)
-    parts = (made["suspect"], made["samples"])
-    steps.measure_repair(*parts, made["evidence"], made["pruned"], edited, card, seed=seed)
-    steps.audit_privacy(*parts, edited, privacy, seed=seed)
+    parts, pruned = (made["suspect"], made["samples"]), _repair(made, variant, seed)
+    _once(edited, lambda: EDITS[variant](made, edited, seed))
+    steps.measure_repair(*parts, made["evidence"], pruned, edited, card, seed=seed)
+    _once(privacy, lambda: steps.audit_privacy(*parts, edited, privacy, seed=seed))
     verdict = steps.gate_repair(made["samples"], card, privacy, decision, seed=seed)
     judged = Decision.read(read_artifact(decision, SCHEMAS["decision"]).file("decision.json"))
     measured = Scorecard.read(read_artifact(card, SCHEMAS["scorecard"]).file("scorecard.json"))
@@ -132,37 +154,49 @@ def _whole(made: dict[str, str], edited: str, seed: int) -> None:
     steps.edit_weights(made["suspect"], made["samples"], made["evidence"], made["pruned"], edited, seed=seed)
 
 
-def _edited_with(config: editing.EditConfig | None, share: float = 1.0) -> Callable[[dict[str, str], str, int], None]:
-    def weakened(made: dict[str, str], edited: str, seed: int) -> None:
-        source, bank = open_suspect(made["suspect"]), open_samples(made["samples"])
-        artifact, found, triggers = open_evidence(made["evidence"])
-        model, log = (
-            source.classifier.clone().frozen(),
-            {"method": "none", "relative_norm": 0.0, "batch_norm": "frozen"},
-        )
-        if config is not None:
-            chosen = against(triggers, found.suspects[:1])
-            parts = (bank["fit"], bank["reward"], bank["select"])
-            result = editing.edit(model, *parts, chosen, config=config, seed=seed)
-            state, start = result.classifier.graph.state_dict(), source.classifier.graph.state_dict()
-            model.graph.load_state_dict(
-                {k: torch.lerp(start[k], v, share) if v.is_floating_point() else v for k, v in state.items()}
-            )
-            log = result.log
-        inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact}
-        with writing(edited, SCHEMAS["edited"], producer="edit_weights", inputs=inputs, seed=seed) as folder:
-            content = save_classifier(model, folder, source.info)
-            write_json(folder / "edit.json", {**log, "content_hash": content})
-
-    return weakened
+def _untouched(made: dict[str, str], edited: str, seed: int) -> None:
+    _weakened(made, edited, seed, open_suspect(made["suspect"]).classifier.clone().frozen())
 
 
-SHORT = editing.EditConfig(repair=TuneConfig(epochs=1), rounds=1)
+def _shallow(made: dict[str, str], edited: str, seed: int) -> None:
+    bank = open_samples(made["samples"])
+    _, found, triggers = open_evidence(made["evidence"])
+    parts = (bank["fit"], bank["reward"], bank["select"])
+    config = editing.EditConfig(repair=TuneConfig(epochs=1), rounds=1)
+    model = open_suspect(made["suspect"]).classifier.clone().frozen()
+    result = editing.edit(model, *parts, against(triggers, found.suspects[:1]), config=config, seed=seed)
+    _weakened(made, edited, seed, result.classifier)
+
+
+def _half_way(made: dict[str, str], edited: str, seed: int) -> None:
+    source = open_suspect(made["suspect"])
+    model = source.classifier.clone().frozen()
+    repaired = open_classifier(read_artifact(made["repaired"], SCHEMAS["edited"]), source.info)
+    start, end = model.graph.state_dict(), repaired.graph.state_dict()
+    model.graph.load_state_dict(
+        {k: torch.lerp(v, end[k], 0.5) if v.is_floating_point() else v for k, v in start.items()}
+    )
+    _weakened(made, edited, seed, model)
+
+
+def _weakened(made: dict[str, str], edited: str, seed: int, model: Classifier) -> None:
+    source = open_suspect(made["suspect"])
+    inputs = {
+        "suspect": source.artifact,
+        "samples": open_samples(made["samples"]).artifact,
+        "evidence": open_evidence(made["evidence"])[0],
+    }
+    with writing(edited, SCHEMAS["edited"], producer="edit_weights", inputs=inputs, seed=seed) as folder:
+        content = save_classifier(model, folder, source.info)
+        log = {"method": "weakened", "relative_norm": 0.0, "batch_norm": "frozen"}
+        write_json(folder / "edit.json", {**log, "content_hash": content})
+
+
 EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
     "whole": _whole,
-    "untouched": _edited_with(None),
-    "shallow": _edited_with(SHORT),
-    "half-way": _edited_with(SHORT, share=0.5),
+    "half-way": _half_way,
+    "shallow": _shallow,
+    "untouched": _untouched,
 }
 
 
@@ -235,15 +269,15 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("verdicts"))
+    parser.add_argument("--work", type=Path, default=Path("verdicts/work"), help="evidence and repaired models")
     told = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     told.out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
     for case in read_cases(told.suite, told.data, told.zoo):
         if wanted(case, told.only):
-            run_case(
-                case, told.out, budget=told.budget, seed=told.seed, variants=told.variants.split(","), console=console
-            )
+            chosen = told.variants.split(",")
+            run_case(case, told.out, told.work, budget=told.budget, seed=told.seed, variants=chosen, console=console)
     rows = [json.loads(path.read_text()) for path in sorted(told.out.glob("*-s*-*.json"))]
     (told.out / "table.md").write_text(summary(rows), encoding="utf-8")
     console.print(summary(rows), markup=False)
