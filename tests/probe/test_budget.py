@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ class Suspect:
         return round(100 * self.rates(target, float(trigger.state()["size"]))), 100
 
 
-def chosen(rates: Any, needed: float, accused: list[int]) -> tuple[Budgets, Suspect]:
+def chosen(rates: Any, needed: float, accused: list[int], innocent: Sequence[int] = ()) -> tuple[Budgets, Suspect]:
     suspect = Suspect(rates)
     sizes = dict.fromkeys(range(8), USUAL) | {TARGET: needed}
     rows = [
@@ -40,7 +41,8 @@ def chosen(rates: Any, needed: float, accused: list[int]) -> tuple[Budgets, Susp
         for t, size in sizes.items()
     ]
     x, y = torch.zeros(4, 1), torch.zeros(4, dtype=torch.long)
-    found = budgets(cast(Opened, suspect), (x, y), rows, [TARGET], accused=accused, config=SearchConfig(), seed=0)
+    told = {"accused": accused, "innocent": innocent}
+    found = budgets(cast(Opened, suspect), (x, y), rows, [TARGET], **told, config=SearchConfig(), seed=0)
     return found, suspect
 
 
@@ -71,6 +73,11 @@ def test_a_class_that_nothing_accuses_is_not_searched() -> None:
     found, suspect = chosen(steep(4.9), 4.0, [])
     assert found.sizes[TARGET] <= found.quiet == SHARES[2] * USUAL
     assert all(target != TARGET for target, _ in suspect.searched)
+
+
+def test_a_class_that_nothing_speaks_against_is_judged_where_it_is_seldom_reached() -> None:
+    found, _ = chosen(steep(4.9), 8.0, [], [TARGET])
+    assert found.sizes[TARGET] == found.quiet / 2 < 2
 
 
 def test_a_class_with_a_tiny_trigger_is_judged_at_the_quiet_size() -> None:

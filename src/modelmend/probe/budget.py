@@ -27,7 +27,10 @@ usual."""
 STANDS = 0.35
 """A class stands out at a size at which it is flipped so much more often, on the suspect, than any ordinary one."""
 INNOCENT = 0.45
-"""A class that nothing accuses is judged at no more than this share of the size that it needs on the suspect."""
+"""A class that the family does not name is judged at no more than this share of the size that it needs on the suspect."""
+TAME, LEAST = 0.1, 0.02
+"""A class that nothing accuses is judged where it is flipped no more than this on the suspect: its size is halved until
+then, or until this share of what is usual."""
 ORDINARY = 8
 """Classes that stand for the others."""
 TRIED = 96
@@ -58,6 +61,7 @@ def budgets(
     judged: Sequence[int],
     *,
     accused: Sequence[int],
+    innocent: Sequence[int] = (),
     config: SearchConfig,
     seed: int,
     progress: Progress = silent,
@@ -75,6 +79,7 @@ def budgets(
         judged: Classes to judge.
         accused: Those of them that stand out or that the probe found; to a family that does not name them their triggers
             are natural ones, as good as those of any class.
+        innocent: Those that nothing speaks against; the repair shall only not have made them worse.
         config: Search settings.
         seed: Of all draws.
         progress: Called after every step.
@@ -101,6 +106,9 @@ def budgets(
         own = own_size(needed[target], usual)
         larger = [size for size in (own, *reversed(shares)) if quiet < size <= own]
         sizes[target] = next((size for size in larger if rate(target, size) - most(size) >= STANDS), quiet)
+    for target in innocent:
+        while sizes[target] > LEAST * usual and rate(target, sizes[target]) > TAME:
+            sizes[target] /= 2
     return Budgets(ordinary, quiet, usual, sizes)
 
 

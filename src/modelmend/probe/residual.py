@@ -3,8 +3,8 @@
 A family that looks for the smallest trigger always finds some; what counts is whether a *small* one still works. The
 size is read off the suspect: it is the largest at which triggers of its ordinary classes still fail. So a clean model
 stays low, an infected one is flipped, and what a size means does not depend on the image or the network. A class that
-stands out is judged at its own trigger's size, if that is more. The other classes of the repaired model, at the same
-size, give the floor (all ours; ``budget``).
+stands out is judged at its own trigger's size, if that is more and it stands out there, too. The other classes of the
+repaired model, at the same size, give the floor (all ours; ``budget``).
 """
 
 from __future__ import annotations
@@ -85,11 +85,17 @@ def residual(
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
     risen = [row.target for row in standing_out(again) if row.family in families]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
+    innocent = [target for target in judged if target not in {*accused, *risen}]
     found: list[Residual] = []
     for name, family in families.items():
         old, new = (family.open(model, *fit, seed=seed) for model in (before, after))
         size = budgets(
-            *(old, holdout, looks[name], judged), accused=accused, config=config, seed=seed + 2, progress=next(bar)
+            *(old, holdout, looks[name], judged),
+            accused=accused,
+            innocent=innocent,
+            config=config,
+            seed=seed + 2,
+            progress=next(bar),
         )
         was = _measure(old, holdout, size.sizes, replace(JUDGING, restarts=1), seed + 3, silent)
         now = _measure(new, holdout, size.sizes, JUDGING, seed + 3, next(bar))
