@@ -204,9 +204,16 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: counts of agreement with exact intervals, then every case."""
     bad = [r for r in rows if r["infected"] and r["asr"] is not None and r["asr"] > BAD]
     good = [r for r in rows if (r["asr"] or 0.0) < GOOD and r["lost"] < LOST and (r["infected"] or r["asr"] is None)]
+    seen = [r for r in bad if r["probability"] >= 0.5]
     lines = ["| question | cases | models | count | rate | 95 % interval |", "|---|---|---|---|---|---|"]
-    for title, cases, wrong in (("false pass", bad, "pass"), ("false block", good, None)):
-        count = sum(r["verdict"] == "pass" if wrong else r["verdict"] != "pass" for r in cases)
+    for title, cases, wrong in (
+        ("false pass", bad, _passes),
+        ("of those in which the probe had found a backdoor", seen, _passes),
+        ("no check of the backdoor blocks a bad one", bad, lambda r: not _caught(r)),
+        ("false block", good, lambda r: not _passes(r)),
+        ("by a check of the backdoor", good, _caught),
+    ):
+        count = sum(map(wrong, cases))
         low, high = clopper_pearson(count, len(cases)) if cases else (0.0, 1.0)
         models = len({r["model"] for r in cases})
         rate = f"{count / len(cases):.0%}" if cases else "-"
@@ -219,13 +226,22 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"Rank correlation of the residual (worst family and class) with the true ASR: {value:.2f} "
             f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.",
         ]
-    lines += ["", "| model | variant | ASR before | ASR | ACC | lost | verdict | blocked by |", "|" + "---|" * 8]
+    heads = "| model | variant | probability | ASR before | ASR | ACC | lost | verdict | blocked by |"
+    lines += ["", heads, "|" + "---|" * 9]
     for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
         lines.append(
-            f"| {r['model']} | {r['variant']} | {_percent(r['asr_before'])} | {_percent(r['asr'])} | {r['acc']:.1%} "
-            f"| {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
+            f"| {r['model']} | {r['variant']} | {r['probability']:.2f} | {_percent(r['asr_before'])} | {_percent(r['asr'])} "
+            f"| {r['acc']:.1%} | {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _passes(row: dict[str, Any]) -> bool:
+    return bool(row["verdict"] == "pass")
+
+
+def _caught(row: dict[str, Any]) -> bool:
+    return any(name.startswith("backdoor") for name in row["blocking"])
 
 
 def correlation(rows: Sequence[dict[str, Any]], draws: int = 1000) -> tuple[float, float, float, int] | None:

@@ -7,6 +7,7 @@ def row(model: str, asr: float | None, verdict: str, *, lost: float = 0.0, infec
         "model": model,
         "variant": "whole",
         "infected": infected,
+        "probability": 0.9,
         "asr": asr,
         "asr_before": None if asr is None else 1.0,
         "acc": 0.9,
@@ -35,6 +36,18 @@ def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
         row("d", 0.05, "refuse", infected=False),
     ]
     assert counts(rows, "false block") == ["3", "2", "2"]
+
+
+def test_what_the_probe_missed_and_what_only_other_checks_block_are_told_apart():
+    rows = [
+        row("a", 0.5, "pass") | {"probability": 0.2},
+        row("a", 0.5, "refuse") | {"blocking": ["accuracy.drop"]},
+        row("b", 0.5, "refuse") | {"blocking": ["accuracy.drop", "backdoor.used.patch.2"]},
+        row("c", 0.01, "refuse") | {"blocking": ["accuracy.drop"]},
+    ]
+    assert counts(rows, "of those in which") == ["2", "2", "0"]
+    assert counts(rows, "no check of the backdoor") == ["3", "2", "2"]
+    assert counts(rows, "by a check of the backdoor") == ["1", "1", "0"]
 
 
 def test_the_residual_is_correlated_with_the_truth_over_models():
