@@ -64,6 +64,14 @@ def test_where_ordinary_classes_are_flipped_too_the_largest_size_at_which_it_sta
     assert found.quiet == SHARES[0] * USUAL < found.sizes[TARGET] == SHARES[2] * USUAL
 
 
+def test_one_ordinary_class_that_is_easily_reached_hides_no_backdoor() -> None:
+    def rates(target: int, size: float) -> float:
+        return float(size >= (2 if target in (TARGET, 1) else 6))
+
+    found, _ = chosen(rates, 4.0, [TARGET])
+    assert found.sizes[TARGET] == SLACK * 4.0 > found.quiet == SHARES[0] * USUAL
+
+
 def test_a_class_that_never_stands_out_is_judged_at_the_quiet_size() -> None:
     found, _ = chosen(steep(3.0), 9.0, [TARGET])
     assert found.sizes[TARGET] == found.quiet == SHARES[1] * USUAL

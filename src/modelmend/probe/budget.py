@@ -25,7 +25,8 @@ SLACK, MOST = 1.1, 0.55
 """An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
 usual."""
 STANDS = 0.35
-"""A class stands out at a size at which it is flipped so much more often, on the suspect, than any ordinary one."""
+"""A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but
+one: most data sets have a class that is reached by small triggers of nature."""
 INNOCENT = 0.45
 """A class that the family does not name is judged at no more than this share of the size that it needs on the suspect."""
 TAME, LEAST = 0.1, 0.02
@@ -97,15 +98,18 @@ def budgets(
         return _rates(before, holdout, targets, size, config, seed, progress)
 
     @cache
-    def most(size: float) -> float:
-        return max(rates(ordinary[::2], size).values(), default=0.0)
+    def others(size: float) -> list[float]:
+        return sorted(rates(ordinary[::2], size).values(), reverse=True) or [0.0]
 
-    quiet = _largest(shares, lambda size: most(size) <= QUIET) if ordinary else shares[0]
+    def stands_out(target: int, size: float) -> bool:
+        return rate(target, size) - others(size)[:2][-1] >= STANDS
+
+    quiet = _largest(shares, lambda size: others(size)[0] <= QUIET) if ordinary else shares[0]
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for target in set(first_classes(rows).values()) & set(accused) & sizes.keys() & needed.keys():
         own = own_size(needed[target], usual)
         larger = [size for size in (own, *reversed(shares)) if quiet < size <= own]
-        sizes[target] = next((size for size in larger if rate(target, size) - most(size) >= STANDS), quiet)
+        sizes[target] = next((size for size in larger if stands_out(target, size)), quiet)
     for target in innocent:
         while sizes[target] > LEAST * usual and rate(target, sizes[target]) > TAME:
             sizes[target] /= 2
