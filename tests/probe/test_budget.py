@@ -58,7 +58,7 @@ def test_a_class_that_stands_out_at_its_own_size_is_judged_there() -> None:
 
 def test_where_ordinary_classes_are_flipped_too_the_largest_size_at_which_it_stands_out_counts() -> None:
     def rates(target: int, size: float) -> float:
-        return float(size >= 3) if target == TARGET else 0.8 if size >= 5 else 0.1
+        return float(size >= 3) if target == TARGET else 0.5 if size >= 5 else 0.1
 
     found, _ = chosen(rates, 9.0, [TARGET])
     assert found.quiet == SHARES[0] * USUAL < found.sizes[TARGET] == SHARES[2] * USUAL

@@ -24,9 +24,9 @@ QUIET = 0.05
 SLACK, MOST = 1.1, 0.55
 """An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
 usual."""
-STANDS = 0.35
-"""A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but
-one: most data sets have a class that is reached by small triggers of nature."""
+STANDS, BLIND = 0.35, 0.3
+"""A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but one,
+and those no more often than the second: most data sets have a class that is reached by small triggers of nature."""
 INNOCENT = 0.45
 """A class that the family does not name is judged at no more than this share of the size that it needs on the suspect."""
 TAME, LEAST = 0.1, 0.02
@@ -102,7 +102,8 @@ def budgets(
         return sorted(rates(ordinary[::2], size).values(), reverse=True) or [0.0]
 
     def stands_out(target: int, size: float) -> bool:
-        return rate(target, size) - others(size)[:2][-1] >= STANDS
+        second = others(size)[:2][-1]
+        return second <= BLIND and rate(target, size) - second >= STANDS
 
     quiet = _largest(shares, lambda size: others(size)[0] <= QUIET) if ordinary else shares[0]
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
