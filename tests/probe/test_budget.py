@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from modelmend.probe.budget import SHARES, SLACK, Budgets, budgets
+from modelmend.probe.budget import LARGER, SHARES, Budgets, budgets
 from modelmend.probe.families import Opened
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
@@ -51,9 +51,9 @@ def steep(edge: float) -> Any:
     return lambda target, size: float(size >= (2 if target == TARGET else edge))
 
 
-def test_a_class_that_stands_out_at_its_own_size_is_judged_there() -> None:
+def test_a_class_that_stands_out_is_judged_at_more_than_it_needed() -> None:
     found, _ = chosen(steep(4.9), 4.0, [TARGET])
-    assert found.sizes[TARGET] == SLACK * 4.0 and found.quiet == SHARES[2] * USUAL
+    assert found.sizes[TARGET] == LARGER * 4.0 and found.quiet == SHARES[2] * USUAL
 
 
 def test_where_ordinary_classes_are_flipped_too_the_largest_size_at_which_it_stands_out_counts() -> None:
@@ -69,7 +69,7 @@ def test_one_ordinary_class_that_is_easily_reached_hides_no_backdoor() -> None:
         return float(size >= (2 if target in (TARGET, 1) else 6))
 
     found, _ = chosen(rates, 4.0, [TARGET])
-    assert found.sizes[TARGET] == SLACK * 4.0 > found.quiet == SHARES[0] * USUAL
+    assert found.sizes[TARGET] == LARGER * 4.0 > found.quiet == SHARES[0] * USUAL
 
 
 def test_a_class_that_never_stands_out_is_judged_at_the_quiet_size() -> None:

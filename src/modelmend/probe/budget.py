@@ -24,6 +24,8 @@ QUIET = 0.05
 SLACK, MOST = 1.1, 0.55
 """An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
 usual."""
+LARGER = 1.2
+"""In the verdict it is judged at so many times what it needed, at most: what is left of a backdoor needs a larger trigger."""
 STANDS, BLIND = 0.35, 0.3
 """A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but one,
 and those no more often than the second: most data sets have a class that is reached by small triggers of nature."""
@@ -69,9 +71,9 @@ def budgets(
 ) -> Budgets:
     """Choose the sizes.
 
-    An accused class that the family names is judged at its own size, or at the largest smaller one at which it stands
-    out from the ordinary classes: where those are flipped, too, the search says nothing. All others are judged at the
-    quiet size.
+    An accused class that the family names is judged at the largest size tried, up to ``LARGER`` times what it needed, at
+    which it stands out from the ordinary classes: where those are flipped, too, the search says nothing. All others are
+    judged at the quiet size.
 
     Args:
         before: A family, opened for the suspect.
@@ -108,9 +110,9 @@ def budgets(
     quiet = _largest(shares, lambda size: others(size)[0] <= QUIET) if ordinary else shares[0]
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for target in set(first_classes(rows).values()) & set(accused) & sizes.keys() & needed.keys():
-        own = own_size(needed[target], usual)
-        larger = [size for size in (own, *reversed(shares)) if quiet < size <= own]
-        sizes[target] = next((size for size in larger if stands_out(target, size)), quiet)
+        most = own_size(needed[target], usual, LARGER)
+        larger = sorted({most, *shares}, reverse=True)
+        sizes[target] = next((s for s in larger if quiet < s <= most and stands_out(target, s)), quiet)
     for target in innocent:
         while sizes[target] > LEAST * usual and rate(target, sizes[target]) > TAME:
             sizes[target] /= 2
@@ -126,9 +128,9 @@ def _largest(sizes: Sequence[float], fits: Callable[[float], bool]) -> float:
     return sizes[low]
 
 
-def own_size(needed: float, usual: float) -> float:
+def own_size(needed: float, usual: float, slack: float = SLACK) -> float:
     """Size at which an accused class is searched: what it needed on the suspect, held to a share of what is usual."""
-    return min(SLACK * needed, MOST * usual)
+    return min(slack * needed, MOST * usual)
 
 
 def _ordinary(sizes: dict[int, float], judged: Sequence[int]) -> list[int]:

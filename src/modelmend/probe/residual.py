@@ -3,8 +3,9 @@
 A family that looks for the smallest trigger always finds some; what counts is whether a *small* one still works. The
 size is read off the suspect: it is the largest at which triggers of its ordinary classes still fail. So a clean model
 stays low, an infected one is flipped, and what a size means does not depend on the image or the network. A class that
-stands out is judged at its own trigger's size, if that is more and it stands out there, too. The other classes of the
-repaired model, at the same size, give the floor (all ours; ``budget``).
+is accused is judged at a larger size, as long as it stands out there; one that was never named and only rises on the
+repaired model, where it was seldom reached before. The other classes of the repaired model, at the same size, give the
+floor (all ours; ``budget``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from modelmend.probe.choice import fitting
 from modelmend.probe.families import Opened, TriggerFamily
 from modelmend.probe.margin import margin_evidence
 from modelmend.probe.run import SUSPECTS, look, settings
-from modelmend.probe.score import standing_out, suspicion
+from modelmend.probe.score import first_classes, standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.progress import Progress, part, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
@@ -85,7 +86,9 @@ def residual(
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
     risen = [row.target for row in standing_out(again) if row.family in families]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
-    innocent = [target for target in judged if target not in {*accused, *risen}]
+    named = set(first_classes(evidence.classes).values())
+    doubted = {*accused, *(target for target in risen if not found_by_probe or target in named)}
+    innocent = [target for target in judged if target not in doubted]
     found: list[Residual] = []
     for name, family in families.items():
         old, new = (family.open(model, *fit, seed=seed) for model in (before, after))
