@@ -52,8 +52,8 @@ def steep(edge: float) -> Any:
 
 
 def test_a_class_that_stands_out_is_judged_at_more_than_it_needed() -> None:
-    found, _ = chosen(steep(4.9), 4.0, [TARGET])
-    assert found.sizes[TARGET] == LARGER * 4.0 and found.quiet == SHARES[2] * USUAL
+    found, _ = chosen(steep(4.9), 2.5, [TARGET])
+    assert found.sizes[TARGET] == LARGER * 2.5 and found.quiet == SHARES[2] * USUAL
 
 
 def test_where_ordinary_classes_are_flipped_too_the_largest_size_at_which_it_stands_out_counts() -> None:
@@ -68,8 +68,8 @@ def test_one_ordinary_class_that_is_easily_reached_hides_no_backdoor() -> None:
     def rates(target: int, size: float) -> float:
         return float(size >= (2 if target in (TARGET, 1) else 6))
 
-    found, _ = chosen(rates, 4.0, [TARGET])
-    assert found.sizes[TARGET] == LARGER * 4.0 > found.quiet == SHARES[0] * USUAL
+    found, _ = chosen(rates, 3.0, [TARGET])
+    assert found.sizes[TARGET] == LARGER * 3.0 > found.quiet == SHARES[0] * USUAL
 
 
 def test_a_class_that_never_stands_out_is_judged_at_the_quiet_size() -> None:

@@ -76,7 +76,8 @@ def test_a_clean_model_stays_low(clean: Case) -> None:
 def test_a_true_repair_brings_it_down(infected: Case) -> None:
     attack = infected.attack
     assert attack is not None
-    after = harden(infected, [attack.apply], 60)
+    found = probe(infected.classifier, infected.fit, infected.reward, families=["patch"], classes=[infected.target])
+    after = harden(infected, [attack.apply, *found.triggers], 80)
     assert infected.true_success(after) < 0.05
     rows = measured(infected, after, ["patch"], "feature")
     assert max(of(rows, infected.target, "used") + of(rows, infected.target, "kept")) <= BOUND

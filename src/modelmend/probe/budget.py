@@ -24,9 +24,9 @@ QUIET = 0.05
 SLACK, MOST = 1.1, 0.55
 """An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
 usual."""
-LARGER = 1.2
+LARGER = 1.4
 """In the verdict it is judged at so many times what it needed, at most: what is left of a backdoor needs a larger trigger."""
-STANDS, BLIND = 0.35, 0.3
+STANDS, BLIND = 0.35, 0.45
 """A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but one,
 and those no more often than the second: most data sets have a class that is reached by small triggers of nature."""
 INNOCENT = 0.45
