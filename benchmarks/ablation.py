@@ -14,7 +14,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.parts import divide
 from modelmend.artifacts import write_json
-from modelmend.model.classifier import Classifier
-from modelmend.probe.trigger import Trigger
 from modelmend.pruning.environment import Judge, Outcome
 from modelmend.pruning.graph import GraphConfig
 from modelmend.pruning.lessons import lesson
@@ -37,9 +35,11 @@ from modelmend.pruning.policy import PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.problem import Problem
 from modelmend.pruning.scorers import RuleResult
-from modelmend.steps.triggers import probed
+from modelmend.steps.triggers import Probed, probed
 
 CHECKPOINTS = (50, 100, 200, 400)
+PROBE = "screen"
+"""Mode of the first probe: every arm has its triggers, and it is the search that is measured."""
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,16 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
     """Probe the case (or read what was found before) and set the problem, triggers refreshed on the rule's mask."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    first, again = candidates(case, budget, seed, cache)
-    return lesson(case.classifier().frozen(), fit, reward, first, seed=seed, again=again)
+    found = candidates(case, budget, seed, cache)
+    return lesson(case.classifier().frozen(), fit, reward, found.triggers, seed=seed, again=found.again)
 
 
-def candidates(
-    case: Case, budget: int, seed: int, cache: Path
-) -> tuple[list[Trigger], Callable[[Classifier, int], list[Trigger]]]:
+def candidates(case: Case, budget: int, seed: int, cache: Path) -> Probed:
     """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    found = probed(cache, f"{case.name}-{budget}-{seed}", case.classifier().frozen(), fit, reward, seed=seed)
-    return found.triggers, found.again
+    name = f"{case.name}-{budget}-{seed}"
+    return probed(cache, name, case.classifier().frozen(), fit, reward, mode=PROBE, seed=seed)
 
 
 def run_arm(problem: Problem, judge: Judge, arm: Arm, seed: int) -> dict[str, Any]:
@@ -205,13 +203,19 @@ def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[s
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
-    first, again = candidates(case, budget, seed, cache)
+    found = candidates(case, budget, seed, cache)
     before, rows = final_measurement(case, classifier), {}
     for name, refreshes in (("whole", PruningConfig().refreshes), ("no refresh", 0)):
         if name not in names:
             continue
         config, started = PruningConfig(refreshes=refreshes), time.process_time()
-        result = prune(classifier, *pairs, first, config=config, seed=seed, reprobe=again)
+        result = prune(
+            *(classifier, *pairs, found.triggers),
+            config=config,
+            seed=seed,
+            reprobe=found.again,
+            probability=found.probability,
+        )
         spent = time.process_time() - started
         after = final_measurement(case, result.classifier)
         rows[name] = {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modelmend.metrics import sample_passes
+from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.progress import Progress, silent
 from modelmend.pruning.attributes import NAMES, measure
@@ -56,11 +57,13 @@ class PruningConfig(Record):
     """Form of the network."""
     graph: GraphConfig = GraphConfig()
     """Which groups are linked."""
+    branches: bool = True
+    """Take the channels of a residual stream apart by the layers that add to them; False: as tied groups."""
     max_cuts: int = 24
     """Longest search."""
     layer_share: float = 0.5
     """At most this share of a layer is cut."""
-    refreshes: int = 2
+    refreshes: int = 4
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
@@ -71,9 +74,13 @@ class PruningConfig(Record):
     backdoor can sit in groups that every class needs."""
     least_fall: float = 0.25
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
-    least_growth: float = 1.4
-    """... or when no class's smallest trigger became larger by this factor. Cutting what carries a class's own evidence
-    makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""
+    least_growth: float = 1.15
+    """... or when no class's smallest trigger became larger by this factor, the families weighed by their leads."""
+    doubtful_reward: float = 0.5
+    """``least_reward`` of a network that is probably clean: to cut what carries a class's own evidence is worth
+    something, too, where the class has few samples."""
+    doubtful_growth: float = 1.4
+    """``least_growth`` of a network that is probably clean."""
     candidates: int = 12
     """Best masks among which the select split decides."""
     pretrained: bool = False
@@ -100,7 +107,8 @@ class PruneResult:
         chosen mask with its figures on the reward split. rules: How every rule did at its best threshold in the last
         round; best first. log: One row an event, JSON without NaN. explanation: Evidence card of every cut and the
         explainability score (see ``explanation``). seconds: Wall time. passes: Sample passes. evidence: What the
-        explanation was drawn from; ``None`` when there was no search.
+        explanation was drawn from; ``None`` when there was no search. branches: ``groups`` are those of
+        ``split_branches``.
     """
 
     classifier: Classifier
@@ -113,6 +121,7 @@ class PruneResult:
     seconds: float
     passes: float
     evidence: Evidence | None = None
+    branches: bool = False
 
     def record(self) -> dict[str, Any]:
         """Content of ``pruning.json``."""
@@ -120,6 +129,7 @@ class PruneResult:
             "cut": [{"index": g.index, "layer": g.layer, "kind": g.kind, "channels": g.channels} for g in self.cut],
             "groups_cut": len(self.cut),
             "groups_total": len(self.groups),
+            "branches": self.branches,
             "reward": self.candidate.reward,
             "probe_success_left": list(self.candidate.success),
             "accuracy_drop": self.candidate.drop,
@@ -155,6 +165,7 @@ def prune(
     seed: int,
     progress: Progress = silent,
     reprobe: Reprobe | None = None,
+    probability: float | None = None,
 ) -> PruneResult:
     """Cut the groups that carry the backdoor.
 
@@ -168,13 +179,14 @@ def prune(
         seed: Of policy and search: same seed, same result.
         progress: Called often.
         reprobe: Probes a pruned network from scratch; without it the triggers are never refreshed.
+        probability: Of a backdoor, as the probe has it: under one half more is asked of a cut. Unknown: as if high.
 
     Returns:
         The pruned clone, the cuts, the log and the evidence.
     """
-    config = config or PruningConfig()
+    config = demanding(config or PruningConfig(), probability)
     started, spent = time.monotonic(), sample_passes()
-    groups = find_groups(classifier.graph, tuple(fit[0].shape[1:]))
+    groups = nodes(classifier, tuple(fit[0].shape[1:]), config)
     if not groups or not triggers:
         reason = "no prunable group" if not groups else "no candidate trigger"
         log: list[dict[str, Any]] = [{"event": "nothing to do", "reason": reason}]
@@ -221,7 +233,7 @@ def prune(
         ratios = growth(*again, triggers, fit[0])
         sizes = [{"family": f, "target": t, "ratio": ratio} for (f, t), ratio in ratios.items()]
         log.append({"event": "verified", "cut": list(chosen.cut), "growth": sizes})
-        if class_growth(ratios) < config.least_growth:
+        if class_growth(ratios, triggers) < config.least_growth:
             chosen, pruned = uncut(state), classifier.clone()
     log.append(_row("chosen", chosen))
     evidence = Evidence(
@@ -240,7 +252,21 @@ def prune(
         time.monotonic() - started,
         sample_passes() - spent,
         evidence,
+        config.branches,
     )
+
+
+def demanding(config: PruningConfig, probability: float | None) -> PruningConfig:
+    """Settings for a network with this probability of a backdoor."""
+    if probability is None or probability >= 0.5:
+        return config
+    return config.model_copy(update={"least_reward": config.doubtful_reward, "least_growth": config.doubtful_growth})
+
+
+def nodes(classifier: Classifier, input_shape: tuple[int, ...], config: PruningConfig) -> list[Group]:
+    """What the search may cut: the groups of the network, streams taken apart where the settings say so."""
+    groups = find_groups(classifier.graph, input_shape)
+    return split_branches(classifier.graph, groups) if config.branches else groups
 
 
 def worth_following(triggers: Sequence[Trigger], x: Tensor) -> list[Trigger]:
