@@ -3,7 +3,7 @@
 Every arm searches against the same triggers (the probe's, and those found again on the network that the best rule
 pruned), judges the same number of masks beside the rules' own, and is measured by the reward it reaches and, at the
 end, by the true ASR and clean accuracy of its best mask on samples that nobody searched on. ``--end-to-end`` runs the
-whole pruning with and without refreshed triggers instead. One JSON a case in ``--out``; finished cases are not run
+whole pruning and variants of it instead. One JSON a case in ``--out``; finished cases are not run
 again.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.parts import divide
-from modelmend.artifacts import write_json
+from modelmend.artifacts import sha256_json, write_json
 from modelmend.pruning.environment import Judge, Outcome
 from modelmend.pruning.graph import GraphConfig
 from modelmend.pruning.lessons import lesson
@@ -198,17 +198,27 @@ def run_case(case: Case, budget: int, seed: int, cache: Path, names: Sequence[st
     return {"case": case.name, "seed": seed, "budget": budget, "groups": len(problem.groups), "arms": rows}
 
 
+def whole_arms() -> dict[str, PruningConfig]:
+    """Variants of the whole pruning by name; ``best rule``: the same with no agent, thresholds of the rules only."""
+    return {
+        "whole": PruningConfig(),
+        "no refresh": PruningConfig(refreshes=0),
+        "tied groups": PruningConfig(branches=False),
+        "best rule": PruningConfig(ppo=PPOConfig(iterations=0), tidy=False),
+    }
+
+
 def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The whole pruning, with and without refreshed triggers."""
+    """The whole pruning; without refreshed triggers; and with the best rule alone in the agent's place."""
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
     found = candidates(case, budget, seed, cache)
     before, rows = final_measurement(case, classifier), {}
-    for name, refreshes in (("whole", PruningConfig().refreshes), ("no refresh", 0)):
+    for name, config in whole_arms().items():
         if name not in names:
             continue
-        config, started = PruningConfig(refreshes=refreshes), time.process_time()
+        started = time.process_time()
         result = prune(
             *(classifier, *pairs, found.triggers),
             config=config,
@@ -265,7 +275,7 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    everything = [*arms(), "greedy", "rule", "whole", "no refresh"]
+    everything = [*arms(), "greedy", "rule", *whole_arms()]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     case_options(parser, suite="small", budget=500)
     parser.add_argument("--arms", default=",".join(everything), help="separated by ';'")
@@ -288,7 +298,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not wanted(case, options.only) or not (options.end_to_end or case.infected):
             continue
         for seed in range(options.seeds):
-            path = options.out / kind / f"{case.name}-{options.budget}-{seed}.json"
+            made_by = sha256_json(
+                [sorted(names), [config.model_dump(mode="json") for config in whole_arms().values()]]
+            )[7:13]
+            path = options.out / kind / f"{case.name}-{options.budget}-{seed}-{made_by}.json"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(

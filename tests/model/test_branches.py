@@ -74,3 +74,74 @@ def test_a_layer_used_twice_keeps_its_stream_whole():
     whole = find_groups(made, (2, 6, 6))
     assert {group.kind for group in whole} == {"stream"}
     assert split_branches(made, whole) == whole
+
+
+class Residual(nn.Module):
+    """Two convolutions that add to one stream, what is done to the sum given."""
+
+    def __init__(self, after: nn.Module, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.after = norm or nn.Identity(), after
+        self.read, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.norm(self.a(x))
+        x = self.after(x + self.b(torch.relu(x)))
+        return self.head(torch.relu(self.read(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("after", [nn.Sigmoid(), nn.Softplus(), nn.BatchNorm2d(4, affine=False), nn.ReLU()])
+def test_cutting_one_branch_leaves_the_other_to_the_reader(after):
+    made, x = graph(Residual(after), 2, 6, 6), torch.rand(3, 2, 6, 6)
+    parts = split_branches(made, find_groups(made, (2, 6, 6)))
+    masked = Masked(made, parts)
+    for part in parts:
+        keep = torch.ones(len(parts))
+        keep[part.index] = 0
+        zeroed = copy.deepcopy(made)
+        zero_groups(zeroed, [part])
+        with torch.no_grad():
+            assert apart(zeroed(x), masked(x, keep)) <= 1e-5
+        soft = masked(x, keep.requires_grad_())  # the way of gradients masks on the way into readers
+        assert apart(zeroed(x), soft) <= 1e-5
+
+
+class Gated(nn.Module):
+    """Squeeze and excite on the branch: the gate is no branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.gate = (nn.Conv2d(i, 4, 1) for i in (2, 4, 4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.a(x)
+        x = x + self.b(x) * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+class SharedNorm(nn.Module):
+    """One norm behind a convolution and again on the sum: to zero it would silence both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.norm(self.a(x))
+        return self.head(torch.relu(self.norm(x + self.b(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("module", [Gated, SharedNorm])
+def test_gates_and_shared_norms_keep_their_stream_whole(module):
+    made = graph(module(), 2, 6, 6)
+    whole = find_groups(made, (2, 6, 6))
+    assert not any(part.kind == "branch" for part in split_branches(made, whole))
+
+
+def test_branches_stand_in_the_order_of_the_layers_that_make_them():
+    made = graph_of("wrn_16_1")
+    layers = list(dict.fromkeys(part.layer for part in split_branches(made, groups_of("wrn_16_1"))))
+    weights = [str(n.args[1].target).removesuffix(".weight") for n in made.graph.nodes if "conv2d" in str(n.target)]
+    assert layers == [name for name in weights if name in layers]

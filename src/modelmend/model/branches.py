@@ -3,7 +3,7 @@
 Channels tied by additions can only be *removed* together, so ``find_groups`` makes one group of them. To take a
 backdoor out it is enough to set some of them to zero: what one layer adds to the stream, the rest of the stream left
 as it is. That is a finer cut, and it costs less clean accuracy (ours; ANP, arXiv 2110.14430, masks such channels singly,
-too). A group all of whose branches are cut is cut as a whole and can be removed.
+too). A group all of whose branches are cut is cut as a whole and can be removed, unless a norm reads the sum.
 """
 
 from __future__ import annotations
@@ -14,12 +14,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import GraphModule, Node
 
-from modelmend.model.groups import Group, Site, Slice
+from modelmend.model.groups import Group, Site
+from modelmend.model.propagate import base_name
 
 aten = torch.ops.aten
 _CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 _NORM = aten.batch_norm.default
+_CARRIES = frozenset(
+    (
+        "add", "add_", "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "gelu", "silu", "silu_", "hardswish",
+        "hardswish_", "elu", "tanh", "mish", "max_pool2d", "avg_pool2d", "dropout", "clone", "contiguous", "cat", "slice",
+        "batch_norm", "mean", "adaptive_avg_pool2d", "view", "reshape", "flatten", "squeeze",
+    )
+)  # fmt: skip
+"""Operators that hand a value on, or add it to another."""
+_READERS = frozenset(
+    ("conv1d", "conv2d", "conv3d", "convolution", "linear", "addmm", "mm", "matmul", "output", "sym_size")
+)
 KIND = "branch"
+LARGEST = 8000
+"""Nodes up to which a network is taken apart: what is measured between pairs of nodes takes memory."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +47,30 @@ class _Maker:
 def split_branches(graph: GraphModule, groups: Sequence[Group]) -> list[Group]:
     """Every group that is a stream, taken apart; the others as they are, all numbered anew.
 
-    A stream stays whole where a channel of it is made by anything but a convolution (and the batch norm behind it), or
-    where one layer makes several of its channels. A norm that reads the sum belongs to no branch.
+    A stream stays whole where a channel of it is made by anything but a convolution (and the batch norm behind it),
+    where one layer makes several of its channels, or where anything but an addition combines them (a gate). A norm that
+    reads the sum belongs to no branch. So does everything in a network of more than ``LARGEST`` nodes.
 
     Args:
         graph: The model form.
         groups: From ``find_groups`` on this graph.
 
     Returns:
-        Groups in the order given; ``kind`` of a part is ``branch``. Their slices overlap in what reads them only.
+        Groups in the order of the layers that make them; ``kind`` of a part is ``branch``. Their slices overlap in what
+        reads them only.
     """
     makers, order = _makers(graph), {node: place for place, node in enumerate(graph.graph.nodes)}
     found: list[Group] = []
     for group in groups:
         parts = _branches(group, makers, order) if group.kind == "stream" else []
         found += parts or [group]
+    if len(found) > LARGEST or len(found) == len(groups):
+        return list(groups)
+    first: dict[str, int] = {}
+    for node, place in order.items():
+        for name in _parameters(node):
+            first.setdefault(name, place)
+    found.sort(key=lambda group: min(first[p.param] for p in group.slices if p.param in first and p.role == "out"))
     return [replace(group, index=number) for number, group in enumerate(found)]
 
 
@@ -67,9 +90,12 @@ def wholly_cut(groups: Sequence[Group], cut: Iterable[Group]) -> list[Group]:
 
 
 def _makers(graph: GraphModule) -> dict[str, _Maker]:
-    """Weight -> its convolution; weights that several nodes use are left out."""
+    """Weight -> its convolution, where nothing else uses a tensor of it and its value only adds to others."""
     found: dict[str, _Maker] = {}
-    shared: set[str] = set()
+    users: dict[str, set[Node]] = {}
+    for node in graph.graph.nodes:
+        for name in _parameters(node):
+            users.setdefault(name, set()).add(node)
     for node in graph.graph.nodes:
         if node.target not in _CONVOLUTIONS:
             continue
@@ -79,11 +105,26 @@ def _makers(graph: GraphModule) -> dict[str, _Maker]:
         if len(readers) == 1 and readers[0].target is _NORM and readers[0].args[0] is node:
             value = readers[0]
             names |= _parameters(value)
-        shared |= names & {name for maker in found.values() for name in maker.tensors}
         weight = node.args[1]
-        if isinstance(weight, Node) and weight.op == "get_attr":
+        alone = all(users[name] <= {node, value} for name in names)
+        if alone and isinstance(weight, Node) and weight.op == "get_attr" and _only_adds(value):
             found[str(weight.target)] = _Maker(value, frozenset(names))
-    return {name: maker for name, maker in found.items() if not maker.tensors & shared}
+    return found
+
+
+def _only_adds(value: Node) -> bool:
+    """Whether a value meets others in additions only, on its way to the layers that read it."""
+    seen, queue = {value}, [value]
+    while queue:
+        for user in queue.pop().users:
+            name = base_name(user) if user.op == "call_function" else user.op
+            if name in _READERS or user in seen:
+                continue
+            if name not in _CARRIES:
+                return False
+            seen.add(user)
+            queue.append(user)
+    return True
 
 
 def _parameters(node: Node) -> set[str]:
@@ -92,7 +133,7 @@ def _parameters(node: Node) -> set[str]:
 
 def _branches(group: Group, makers: dict[str, _Maker], order: dict[Node, int]) -> list[Group]:
     """The branches of one stream, or none where it cannot be taken apart."""
-    reads = tuple(part for part in group.slices if part.role == "in")
+    reads = tuple(replace(part, zero=False) for part in group.slices if part.role == "in")
     makes = [part for part in group.slices if part.role in ("out", "value")]
     parts: list[Group] = []
     taken = 0
@@ -104,10 +145,7 @@ def _branches(group: Group, makers: dict[str, _Maker], order: dict[Node, int]) -
         taken += sum(part.role == "out" for part in mine)
         if len(weight.index) != 1 or any(part.index != weight.index or part.dim for part in mine):
             return []
-        parts.append(_branch(group, maker, weight, mine + reads, order))
+        site = Site(maker.value.name, 1, weight.index, tuple(reader.name for reader in maker.value.users))
+        layer = weight.param.removesuffix(".weight")
+        parts.append(Group(group.index, layer, KIND, (site,), mine + reads, order[maker.value]))
     return parts if len(parts) > 1 and taken == len(makes) else []
-
-
-def _branch(group: Group, maker: _Maker, weight: Slice, slices: tuple[Slice, ...], order: dict[Node, int]) -> Group:
-    site = Site(maker.value.name, 1, weight.index, tuple(reader.name for reader in maker.value.users))
-    return Group(group.index, weight.param.removesuffix(".weight"), KIND, (site,), slices, order[maker.value])

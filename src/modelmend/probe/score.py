@@ -86,7 +86,7 @@ def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
         noise = FAMILIES[name].noise if name in FAMILIES else NOISE
         for target, own in strengths.items():
             others = [value for other, value in strengths.items() if other != target]
-            if others:
+            if others and math.isfinite(own):
                 found[name, target] = (own - max(others)) / noise
     return found
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modelmend.metrics import sample_passes
+from modelmend.model.branches import KIND as BRANCH
 from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.progress import Progress, silent
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
 
 NEGLIGIBLE = 0.05
-"""Triggers of a smaller share of their family's weight are not followed."""
+"""Triggers of a smaller share of a family's even weight are not followed: their class needs a far larger change than
+another, or another family is far ahead in seeing it."""
 
 
 class PruningConfig(Record):
@@ -91,6 +93,8 @@ class PruningConfig(Record):
     """Scorers to try; ``None``: all."""
     prior: bool = True
     """Start from the best rule; False: from nothing (the ablation)."""
+    tidy: bool = True
+    """Try to put cuts back at the end of a round."""
     explain: bool = True
     """Draw up the evidence of every cut."""
     seconds: float = 900.0
@@ -187,11 +191,14 @@ def prune(
     config = demanding(config or PruningConfig(), probability)
     started, spent = time.monotonic(), sample_passes()
     groups = nodes(classifier, tuple(fit[0].shape[1:]), config)
+    split = any(group.kind == BRANCH for group in groups)
     if not groups or not triggers:
         reason = "no prunable group" if not groups else "no candidate trigger"
         log: list[dict[str, Any]] = [{"event": "nothing to do", "reason": reason}]
         nothing = Candidate((), 0.0, (), 0.0, True)
-        return PruneResult(classifier.clone(), [], groups, nothing, [], log, {}, time.monotonic() - started, 0.0)
+        return PruneResult(
+            classifier.clone(), [], groups, nothing, [], log, {}, time.monotonic() - started, 0.0, None, split
+        )
 
     wiring = connections(classifier.graph, groups)
     log = [{"event": "graph", "groups": len(groups), "layers": list(wiring.layers)}]
@@ -252,7 +259,7 @@ def prune(
         time.monotonic() - started,
         sample_passes() - spent,
         evidence,
-        config.branches,
+        split,
     )
 
 
@@ -260,7 +267,12 @@ def demanding(config: PruningConfig, probability: float | None) -> PruningConfig
     """Settings for a network with this probability of a backdoor."""
     if probability is None or probability >= 0.5:
         return config
-    return config.model_copy(update={"least_reward": config.doubtful_reward, "least_growth": config.doubtful_growth})
+    return config.model_copy(
+        update={
+            "least_reward": max(config.least_reward, config.doubtful_reward),
+            "least_growth": max(config.least_growth, config.doubtful_growth),
+        }
+    )
 
 
 def nodes(classifier: Classifier, input_shape: tuple[int, ...], config: PruningConfig) -> list[Group]:
@@ -270,7 +282,7 @@ def nodes(classifier: Classifier, input_shape: tuple[int, ...], config: PruningC
 
 
 def worth_following(triggers: Sequence[Trigger], x: Tensor) -> list[Trigger]:
-    """Triggers without those of classes that need a far larger one than another class of the same family."""
+    """Triggers without those that hardly count in the reward."""
     pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
     weight = dict(zip(pairs, pair_weights(triggers, pairs, x).tolist(), strict=True))
     floor = NEGLIGIBLE / len({t.family for t in triggers})
@@ -338,7 +350,7 @@ def search_round(
     ]
     rows = learn(env, policy, config.ppo, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
     log += [{**row, "round": number} for row in rows]
-    tidied = tidy(archive, archive.best()[0], len(groups))
+    tidied = tidy(archive, archive.best()[0], len(groups)) if config.tidy else archive.best()[0]
     log.append(
         {**_row("best of round", tidied), "round": number, "rule_reward": rules[0].reward, "masks": archive.judged}
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Union
 
 import torch
@@ -89,18 +89,21 @@ def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) 
         x: Samples on which sizes are compared.
 
     Returns:
-        Those whose family and class have a first generation, in order.
+        Those whose family and class have a first generation, in order, with its lead.
     """
     sizes: dict[tuple[str, int | None], float] = {}
+    leads: dict[tuple[str, int | None], float | None] = {}
     for trigger in first:
         pair = trigger.family, trigger.target
         sizes[pair] = max(sizes.get(pair, 0.0), change(trigger, x))
+        leads[pair] = trigger.lead
     held: list[Candidate] = []
     for trigger in fresh:
         if (trigger.family, trigger.target) not in sizes:
             continue
         largest = sizes[trigger.family, trigger.target]
         size = change(trigger, x)
+        trigger = replace(trigger, lead=leads[trigger.family, trigger.target])  # noqa: PLW2901
         held.append(trigger if size <= largest else Scaled(trigger, largest / size, trigger.family))
     return held
 

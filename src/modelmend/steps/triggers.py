@@ -91,7 +91,8 @@ def probed(
 @cache
 def _probe_code() -> str:
     """Hash of the probe's own files: triggers of another probe are not those that this one finds."""
-    files = sorted(Path(modelmend.probe.__path__[0]).rglob("*.py"))
+    folder = Path(modelmend.probe.__path__[0])
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json"))
     return sha256_json([sha256_file(file) for file in files])
 
 
