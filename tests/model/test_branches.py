@@ -126,7 +126,12 @@ class SharedNorm(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.norm, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+        self.a, self.b, self.norm, self.head = (
+            nn.Conv2d(2, 4, 1),
+            nn.Conv2d(4, 4, 1),
+            nn.BatchNorm2d(4),
+            nn.Linear(4, 3),
+        )
 
     def forward(self, x):
         x = self.norm(self.a(x))

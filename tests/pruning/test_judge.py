@@ -101,3 +101,5 @@ def test_fresh_triggers_are_held_to_the_size_of_the_first() -> None:
     x = torch.full((4, 1, 8, 8), 0.3)
     held = held_to_size([additive(0.4, 1), additive(0.05, 1), additive(0.1, 3)], [additive(0.1, 1)], x)
     assert [round(change(t, x), 3) for t in held] == [0.1, 0.05]  # type: ignore[arg-type]
+    led = held_to_size([additive(0.4, 1), additive(0.05, 1)], [replace(additive(0.1, 1), lead=3.0)], x)
+    assert [t.lead for t in led] == [3.0, 3.0]
