@@ -70,9 +70,9 @@ def import_model(
         The suspect's record as plain values.
     """
     from modelmend import storage
+    from modelmend.model.branches import split_branches
     from modelmend.model.classifier import Classifier
     from modelmend.model.cost import count
-    from modelmend.model.branches import split_branches
     from modelmend.model.groups import find_groups
     from modelmend.model.hashing import content_hash
     from modelmend.model.load import load
