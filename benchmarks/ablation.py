@@ -3,7 +3,7 @@
 Every arm searches against the same triggers (the probe's, and those found again on the network that the best rule
 pruned), judges the same number of masks beside the rules' own, and is measured by the reward it reaches and, at the
 end, by the true ASR and clean accuracy of its best mask on samples that nobody searched on. ``--end-to-end`` runs the
-whole pruning with and without refreshed triggers instead. One JSON a case in ``--out``; finished cases are not run
+whole pruning and variants of it instead. One JSON a case in ``--out``; finished cases are not run
 again.
 """
 
@@ -14,7 +14,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,7 @@ from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.parts import divide
-from modelmend.artifacts import write_json
-from modelmend.model.classifier import Classifier
-from modelmend.probe.trigger import Trigger
+from modelmend.artifacts import sha256_json, write_json
 from modelmend.pruning.environment import Judge, Outcome
 from modelmend.pruning.graph import GraphConfig
 from modelmend.pruning.lessons import lesson
@@ -37,9 +35,11 @@ from modelmend.pruning.policy import PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.problem import Problem
 from modelmend.pruning.scorers import RuleResult
-from modelmend.steps.triggers import probed
+from modelmend.steps.triggers import Probed, probed
 
 CHECKPOINTS = (50, 100, 200, 400)
+PROBE = "screen"
+"""Mode of the first probe: every arm has its triggers, and it is the search that is measured."""
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,16 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
     """Probe the case (or read what was found before) and set the problem, triggers refreshed on the rule's mask."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    first, again = candidates(case, budget, seed, cache)
-    return lesson(case.classifier().frozen(), fit, reward, first, seed=seed, again=again)
+    found = candidates(case, budget, seed, cache)
+    return lesson(case.classifier().frozen(), fit, reward, found.triggers, seed=seed, again=found.again)
 
 
-def candidates(
-    case: Case, budget: int, seed: int, cache: Path
-) -> tuple[list[Trigger], Callable[[Classifier, int], list[Trigger]]]:
+def candidates(case: Case, budget: int, seed: int, cache: Path) -> Probed:
     """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    found = probed(cache, f"{case.name}-{budget}-{seed}", case.classifier().frozen(), fit, reward, seed=seed)
-    return found.triggers, found.again
+    name = f"{case.name}-{budget}-{seed}"
+    return probed(cache, name, case.classifier().frozen(), fit, reward, mode=PROBE, seed=seed)
 
 
 def run_arm(problem: Problem, judge: Judge, arm: Arm, seed: int) -> dict[str, Any]:
@@ -200,18 +198,34 @@ def run_case(case: Case, budget: int, seed: int, cache: Path, names: Sequence[st
     return {"case": case.name, "seed": seed, "budget": budget, "groups": len(problem.groups), "arms": rows}
 
 
+def whole_arms() -> dict[str, PruningConfig]:
+    """Variants of the whole pruning by name; ``best rule``: the same with no agent, thresholds of the rules only."""
+    return {
+        "whole": PruningConfig(),
+        "no refresh": PruningConfig(refreshes=0),
+        "tied groups": PruningConfig(branches=False),
+        "best rule": PruningConfig(ppo=PPOConfig(iterations=0), tidy=False),
+    }
+
+
 def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The whole pruning, with and without refreshed triggers."""
+    """The whole pruning; without refreshed triggers; and with the best rule alone in the agent's place."""
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
-    first, again = candidates(case, budget, seed, cache)
+    found = candidates(case, budget, seed, cache)
     before, rows = final_measurement(case, classifier), {}
-    for name, refreshes in (("whole", PruningConfig().refreshes), ("no refresh", 0)):
+    for name, config in whole_arms().items():
         if name not in names:
             continue
-        config, started = PruningConfig(refreshes=refreshes), time.process_time()
-        result = prune(classifier, *pairs, first, config=config, seed=seed, reprobe=again)
+        started = time.process_time()
+        result = prune(
+            *(classifier, *pairs, found.triggers),
+            config=config,
+            seed=seed,
+            reprobe=found.again,
+            probability=found.probability,
+        )
         spent = time.process_time() - started
         after = final_measurement(case, result.classifier)
         rows[name] = {
@@ -261,7 +275,7 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    everything = [*arms(), "greedy", "rule", "whole", "no refresh"]
+    everything = [*arms(), "greedy", "rule", *whole_arms()]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     case_options(parser, suite="small", budget=500)
     parser.add_argument("--arms", default=",".join(everything), help="separated by ';'")
@@ -284,7 +298,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not wanted(case, options.only) or not (options.end_to_end or case.infected):
             continue
         for seed in range(options.seeds):
-            path = options.out / kind / f"{case.name}-{options.budget}-{seed}.json"
+            made_by = sha256_json(
+                [sorted(names), [config.model_dump(mode="json") for config in whole_arms().values()]]
+            )[7:13]
+            path = options.out / kind / f"{case.name}-{options.budget}-{seed}-{made_by}.json"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(

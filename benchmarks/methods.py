@@ -48,8 +48,16 @@ class Triggers:
             self.seconds, self.passes = time.monotonic() - started, sample_passes() - spent
         return self._result
 
+    def accused(self, progress: Progress = silent) -> list[Trigger]:
+        """Those that lead to the accused classes, as the product hands them to a repair."""
+        from modelmend.probe.accused import accused, against
+
+        found = self.result(progress)
+        return against(found.triggers, accused(found.evidence))
+
     def again(self, classifier: Classifier, seed: int) -> list[Trigger]:
         """Probe a half-repaired model with the families of the reward, quickly."""
+        from modelmend.probe.accused import accused
         from modelmend.probe.run import probe
 
         evidence = self.result().evidence
@@ -60,7 +68,7 @@ class Triggers:
             (reward.x, reward.y),
             mode="screen",
             families=evidence.families,
-            classes=evidence.suspects or None,
+            classes=accused(evidence) or None,
             seed=seed,
         )
         return list(found.triggers)
@@ -74,14 +82,16 @@ def onp(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, pro
     """Optimized neuron pruning alone."""
     from modelmend.pruning.onp import PruningConfig, prune
 
+    found = triggers.result(progress)
     result = prune(
         classifier,
         *_pairs(parts),
-        list(triggers.result(progress).triggers),
+        triggers.accused(progress),
         config=PruningConfig(),
         seed=seed,
         progress=progress,
         reprobe=triggers.again,
+        probability=found.evidence.probability,
     )
     return result.classifier
 
@@ -91,7 +101,7 @@ def edit(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, pr
     from modelmend.editing.edit import EditConfig
     from modelmend.editing.edit import edit as run
 
-    found = list(triggers.result(progress).triggers)
+    found = triggers.accused(progress)
     return run(classifier, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier
 
 
@@ -100,7 +110,7 @@ def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: in
     from modelmend.editing.edit import EditConfig
     from modelmend.editing.edit import edit as run
 
-    found = list(triggers.result(progress).triggers)
+    found = triggers.accused(progress)
     pruned = onp(classifier, parts, triggers, seed, progress)
     found += triggers.again(pruned, seed + 1)
     return run(pruned, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -89,7 +90,16 @@ def test_a_class_that_only_one_family_names_counts_less() -> None:
     assert torch.allclose(weight, torch.tensor([4 / 9, 4 / 9, 1 / 9]), atol=1e-4)
 
 
+def test_a_family_in_which_the_class_does_not_stand_out_counts_little() -> None:
+    x = torch.rand(4, 1, 8, 8)
+    triggers = [replace(additive(0.1, 1), lead=4.0), replace(additive(0.1, 1, "patch"), lead=-3.0)]
+    weight = pair_weights(triggers, [("additive", 1), ("patch", 1)], x * 0.5)
+    assert torch.allclose(weight, torch.tensor([4 / 4.1, 0.1 / 4.1]), atol=1e-4)
+
+
 def test_fresh_triggers_are_held_to_the_size_of_the_first() -> None:
     x = torch.full((4, 1, 8, 8), 0.3)
     held = held_to_size([additive(0.4, 1), additive(0.05, 1), additive(0.1, 3)], [additive(0.1, 1)], x)
     assert [round(change(t, x), 3) for t in held] == [0.1, 0.05]  # type: ignore[arg-type]
+    led = held_to_size([additive(0.4, 1), additive(0.05, 1)], [replace(additive(0.1, 1), lead=3.0)], x)
+    assert [t.lead for t in led] == [3.0, 3.0]

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from modelmend.errors import InputError
-from modelmend.model.groups import find_groups, zero_groups
+from modelmend.model.groups import zero_groups
 from modelmend.pruning import PruningConfig, prune
 from modelmend.pruning.lessons import lesson
+from modelmend.pruning.onp import nodes
 from modelmend.pruning.ppo import PPOConfig
 
 
@@ -45,7 +46,7 @@ def test_triggers_found_again_on_the_pruned_network_join(infected) -> None:  # t
     problem = lesson(*parts(infected), seed=4, again=again)
     ((pruned, seed),) = asked
     by_hand = infected.classifier.clone()
-    groups = find_groups(by_hand.graph, (1, 8, 8))
+    groups = nodes(by_hand, (1, 8, 8), PruningConfig())
     zero_groups(by_hand.graph, [groups[i] for i in plain.environment()[1][0].cut])
     expected = by_hand.graph.state_dict()
     assert seed == 5

@@ -8,8 +8,11 @@ import torch
 from modelmend.metrics import accuracy
 from modelmend.model.groups import zero_groups
 from modelmend.probe.run import probe
+from modelmend.probe.trigger import Trigger
 from modelmend.pruning import PruneResult, PruningConfig, prune
+from modelmend.pruning.onp import demanding, nodes
 from modelmend.pruning.ppo import PPOConfig
+from modelmend.pruning.refresh import class_growth
 
 QUICK = PruningConfig(ppo=PPOConfig(iterations=8, masks=120), refreshes=1, explain=False)
 
@@ -121,3 +124,26 @@ def test_the_picture_is_drawn_from_the_stored_graph(result, tmp_path) -> None:  
     assert [graph["layers"][node["layer"]] for node in graph["nodes"]] == [g.layer for g in result.groups]
     draw(graph, result.explanation, tmp_path / "search.svg")
     assert (tmp_path / "search.svg").stat().st_size > 5000
+
+
+def test_more_is_asked_where_the_network_is_probably_clean() -> None:
+    config = PruningConfig()
+    assert demanding(config, None) == demanding(config, 0.5) == config
+    strict = demanding(config, 0.2)
+    assert (strict.least_reward, strict.least_growth) == (config.doubtful_reward, config.doubtful_growth)
+    own = config.model_copy(update={"least_reward": 0.9, "least_growth": 3.0})
+    assert demanding(own, 0.2) == own
+
+
+def test_streams_are_taken_apart_unless_the_settings_say_otherwise(infected) -> None:  # type: ignore[no-untyped-def]
+    apart, tied = (nodes(infected.classifier, (1, 8, 8), PruningConfig(branches=b)) for b in (True, False))
+    assert {g.kind for g in apart} == {"channel", "branch"}
+    assert {g.kind for g in tied} == {"channel", "stream"} and len(apart) > len(tied)
+
+
+def test_growth_weighs_the_families_by_their_lead() -> None:
+    ratios = {("patch", 1): 4.0, ("warp", 1): 1.0}
+    assert class_growth(ratios) == pytest.approx(2.0)
+    telling = [Trigger("patch", 1, {}, lead=0.1), Trigger("warp", 1, {}, lead=0.3)]
+    assert class_growth(ratios, telling) == pytest.approx(2**0.5)
+    assert class_growth({}) == 0

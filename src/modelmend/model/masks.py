@@ -123,7 +123,8 @@ class Masked:
                 position = self.program.by_name[site.node]
                 place = sites.setdefault((position, site.dim), _Place(position, site.dim, [], folds=False))
                 place.groups.append((number, site.channels))
-                self._edges[position, site.dim] = [self.program.by_name[name] for name in site.readers]
+                readers = {self.program.by_name[name] for name in site.readers}
+                self._edges[position, site.dim] = sorted(readers.union(self._edges.get((position, site.dim), [])))
         self._sites = sites
         self._places: dict[tuple[int, int], _Place] = {}
         for place in sites.values():
@@ -234,7 +235,7 @@ class Masked:
             or keep.requires_grad
             or (keep.is_floating_point() and bool(((keep != 0) & (keep != 1)).any()))
         ):
-            self._soft(x, keep, before)
+            self._soft(x, keep, before, after)
             return before, after
         cut = (keep == 0).nonzero().flatten().tolist()
         device, dtype = x.device, next((p.dtype for p in self.graph.parameters()), torch.float32)
@@ -247,8 +248,11 @@ class Masked:
                 after[place.position] = _multiply(place, moved)
         return before, after
 
-    def _soft(self, x: Tensor, keep: Tensor, before: dict[int, Before]) -> None:
-        """Multiply on the way into each reader, so that a mask counts once however often a value is passed on."""
+    def _soft(self, x: Tensor, keep: Tensor, before: dict[int, Before], after: dict[int, After]) -> None:
+        """Multiply on the way into each reader, so that a mask counts once however often a value is passed on.
+
+        A branch is multiplied where it is made: everything that takes it is a reader.
+        """
         entries = self._shape_record(x) if keep.dim() == 2 else None
         device, dtype = x.device, next((p.dtype for p in self.graph.parameters()), torch.float32)
         moved = keep.to(device=device, dtype=dtype)
@@ -263,6 +267,9 @@ class Masked:
                         fix="evaluate one mask after the other",
                     )
                 axis = entry.batch
+            if all(self.groups[number].kind == "branch" for number, _ in place.groups):
+                after[place.position] = _multiply(place, moved, axis)
+                continue
             for reader in self._edges[key]:
                 inner = before.get(reader)
                 before[reader] = _into(self.program, reader, place, moved, axis, inner)
@@ -283,8 +290,8 @@ def _shaped(vector: Tensor, value: Tensor, dim: int, batch: int | None = None) -
     return (vector if batch < dim else vector.T).reshape(sizes)
 
 
-def _multiply(place: _Place, keep: Tensor) -> After:
-    return lambda value: value * _shaped(place.vector(keep, value.shape[place.dim]), value, place.dim)
+def _multiply(place: _Place, keep: Tensor, batch: int | None = None) -> After:
+    return lambda value: value * _shaped(place.vector(keep, value.shape[place.dim]), value, place.dim, batch)
 
 
 def _fold(place: _Place, keep: Tensor) -> Before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
 from modelmend.probe.margin import MARGIN, margin_evidence
-from modelmend.probe.score import class_evidence, first_classes, standing_out, success, suspicion
+from modelmend.probe.score import class_evidence, first_classes, leads, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, part, silent
@@ -139,7 +139,11 @@ def probe(
         seconds=round(time.monotonic() - started, 3),
         passes=sample_passes() - spent,
     )
-    return ProbeResult(evidence, [fits[row.family, row.target].trigger for row in handed])
+    ahead = leads(rows) if classes is None else {}
+    triggers = [
+        replace(fits[row.family, row.target].trigger, lead=ahead.get((row.family, row.target))) for row in handed
+    ]
+    return ProbeResult(evidence, triggers)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,19 @@ def lead(rows: Sequence[ClassEvidence]) -> float:
     return gap([row.strength for row in rows if row.strength is not None]) / noise
 
 
+def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
+    """(family, target) -> how far the class is ahead of the best other one, in units of the family's noise."""
+    found: dict[tuple[str, int], float] = {}
+    for name in dict.fromkeys(row.family for row in classes):
+        strengths = {r.target: r.strength for r in classes if r.family == name and r.strength is not None}
+        noise = FAMILIES[name].noise if name in FAMILIES else NOISE
+        for target, own in strengths.items():
+            others = [value for other, value in strengths.items() if other != target]
+            if others and math.isfinite(own):
+                found[name, target] = (own - max(others)) / noise
+    return found
+
+
 def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
     """The first class of every family in which it is alone ahead of the others, largest lead first."""
     found = []

@@ -26,11 +26,14 @@ class Trigger:
             (h, 1, 1), ``outer`` (C, h, k, k), ``picture`` (C, H, W), ``radius`` () root mean square of the change;
             ``mask`` (1 or C, H, W) in 0..1 with ``pattern`` (C, H, W); ``delta`` (C, H, W); ``low`` and ``high``,
             the range of samples when it is not 0..1. Samples need not be images for mask, pattern and delta.
+        lead: How far its class is ahead of the next one to its family, in units of the family's noise; negative where
+            another class is ahead, ``None`` where classes were not compared.
     """
 
     family: str
     target: int | None
     parts: Mapping[str, Tensor] = field(repr=False)
+    lead: float | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Triggered samples, of the shape and on the device of ``x`` ``(N, ...)``; gradients flow to ``x``."""
@@ -41,12 +44,14 @@ class Trigger:
         return {name: part.detach().float().cpu().contiguous() for name, part in self.parts.items()}
 
     @classmethod
-    def from_state(cls, family: str, target: int | None, state: Mapping[str, Tensor]) -> Trigger:
+    def from_state(
+        cls, family: str, target: int | None, state: Mapping[str, Tensor], lead: float | None = None
+    ) -> Trigger:
         """Rebuild from ``state()``; raises ``ArtifactError`` on unknown or missing parts."""
         unknown = sorted(set(state) - set(PARTS))
         if unknown or not _whole(state):
             raise ArtifactError("these tensors are no trigger", field=", ".join(unknown or sorted(state)))
-        return cls(family, target, dict(state))
+        return cls(family, target, dict(state), lead)
 
 
 def apply_parts(parts: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -54,12 +54,13 @@ def connections(graph: GraphModule, groups: Sequence[Group]) -> Connections:
     parts: dict[int, list[Tensor]] = {}
     for name, axes in owners.items():
         weight = _tensor(graph, name)
-        made, read = axes.get("out"), axes.get("in")
-        if weight.dim() < 2 or (made is None and read is None):
+        made, reads = axes["out"][0] if "out" in axes else None, axes.get("in", [])
+        if weight.dim() < 2 or (made is None and not reads):
             continue
         strength = weight.abs().flatten(2).sum(2) if weight.dim() > 2 else weight.abs()
-        if (made is not None and made[0] == 1) or (read is not None and read[0] == 0):
+        if (made is not None and made[0] == 1) or any(read[0] == 0 for read in reads):
             strength = strength.T
+        reads = [read for read in reads if strength.shape[1] == len(read[1])]
         if made is not None:
             rows = _sum_rows(strength, made[1], count)
             norm_in += rows.sum(1)
@@ -68,9 +69,9 @@ def connections(graph: GraphModule, groups: Sequence[Group]) -> Connections:
             lipschitz = torch.maximum(lipschitz, _largest(bound, made[1], count))
             for number in sorted(set(layer[made[1][made[1] >= 0]].tolist())):
                 parts.setdefault(number, []).append(rows[layer == number])
-            if read is not None and strength.shape[1] == len(read[1]):
+            for read in reads:
                 flow += _sum_rows(rows.T, read[1], count)
-        if read is not None and strength.shape[1] == len(read[1]):
+        for read in reads:
             norm_out += _sum_rows(strength.T, read[1], count).sum(1)
     flow.fill_diagonal_(0)
     vectors = tuple(
@@ -83,16 +84,18 @@ Axis = tuple[int, Tensor]
 """An axis of a parameter, and the group of each position along it (-1: none)."""
 
 
-def _owners(graph: GraphModule, groups: Sequence[Group]) -> dict[str, dict[str, Axis]]:
-    """Parameter -> role -> axis: which group owns which positions."""
-    owners: dict[str, dict[str, Axis]] = {}
+def _owners(graph: GraphModule, groups: Sequence[Group]) -> dict[str, dict[str, list[Axis]]]:
+    """Parameter -> role -> axis: which group owns which positions; several axes where branches are read together."""
+    owners: dict[str, dict[str, list[Axis]]] = {}
     for group in groups:
         for part in group.slices:
-            roles = owners.setdefault(part.param, {})
-            if part.role not in roles:
-                size = _tensor(graph, part.param).shape[part.dim]
-                roles[part.role] = (part.dim, torch.full((size,), -1))
-            roles[part.role][1][list(part.index)] = group.index
+            axes = owners.setdefault(part.param, {}).setdefault(part.role, [])
+            index = list(part.index)
+            free = next((owner for dim, owner in axes if dim == part.dim and bool((owner[index] < 0).all())), None)
+            if free is None:
+                free = torch.full((_tensor(graph, part.param).shape[part.dim],), -1)
+                axes.append((part.dim, free))
+            free[index] = group.index
     return owners
 
 
@@ -112,14 +115,14 @@ def _largest(values: Tensor, owner: Tensor, count: int) -> Tensor:
     return values.new_zeros(count).scatter_reduce_(0, owner[mine], values[mine], "amax")
 
 
-def _batch_norms(graph: GraphModule, owners: dict[str, dict[str, Axis]], count: int) -> tuple[Tensor, Tensor]:
+def _batch_norms(graph: GraphModule, owners: dict[str, dict[str, list[Axis]]], count: int) -> tuple[Tensor, Tensor]:
     """Batch-norm figures ``(G, 4)`` and gain ``|scale| / std`` ``(G,)``, recognised by their running statistics."""
     figures, seen = torch.zeros(count, 4), torch.zeros(count)
     gain = torch.zeros(count)
     for name, roles in owners.items():
         if not name.endswith("running_mean") or "norm" not in roles:
             continue
-        stem, owner = name.removesuffix("running_mean"), roles["norm"][1]
+        stem, owner = name.removesuffix("running_mean"), roles["norm"][0][1]
         mine = owner >= 0
         mean, var = _tensor(graph, name), _tensor(graph, f"{stem}running_var")
         scale = _tensor(graph, f"{stem}weight") if f"{stem}weight" in owners else torch.ones_like(mean)

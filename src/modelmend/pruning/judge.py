@@ -4,13 +4,14 @@
 
 A *pair* is a trigger family and the class it leads to. Its weight falls with the fourth power of its trigger's size
 against the smallest of the family, since a class that needs a far larger change than another one is hardly the
-attacker's; every family has the same share, multiplied by the square of the number of families that name the pair's
-class; the weights sum to one. Every generation of candidate triggers of that
-pair (those found on the suspect, and those found again on pruned networks) is applied, and ``s_p`` is the success of
-the most successful one: a mask has to beat all of them. ``d`` is the fall in clean accuracy, ``d_T`` that of the
-triggers' own classes. All rates are averages of the share of samples (what counts in the end) and of the mean
-probability (what a few samples can resolve). Right on a clean sample is partly its label, partly whatever the suspect
-itself thinks likely.
+attacker's; every family has a share that grows with the lead of the class in it, multiplied by the square of the
+number of families that name the pair's class; the weights sum to one. The lead matters because every class has natural
+triggers, which no cut removes at a bearable price: only a family in which the class stands out sees the backdoor.
+Every generation of candidate triggers of that pair (those found on the suspect, and those found again on pruned
+networks) is applied, and ``s_p`` is the success of the most successful one: a mask has to beat all of them. ``d`` is
+the fall in clean accuracy, ``d_T`` that of the triggers' own classes. All rates are averages of the share of samples
+(what counts in the end) and of the mean probability (what a few samples can resolve). Right on a clean sample is
+partly its label, partly whatever the suspect itself thinks likely.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 EXAGGERATED = " x"
 """Mark in the family name of an exaggerated trigger."""
+LEAST_LEAD = 0.1
+"""Lead of a family that sees nothing special in the class."""
 FEW = 3.0
 """Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
 
@@ -222,8 +225,9 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
 def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
     """Weight of each pair ``(P,)``, summing to one (ours).
 
-    ``w ~ n_t^2 c^-4 / (sum of c^-4 over the family)``: c is the size of the pair's first trigger, n_t the number of
-    families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's.
+    ``w ~ lead n_t^2 c^-4 / (sum of c^-4 over the family)``: c is the size of the pair's first trigger, n_t the number
+    of families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's. A
+    lead that is not known counts as 1.
 
     Args:
         triggers: First generation first.
@@ -231,17 +235,20 @@ def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str
         x: Samples on which sizes are compared.
     """
     first: dict[tuple[str, int], float] = {}
+    lead: dict[tuple[str, int], float] = {}
     for t in triggers:
         pair = t.family, -1 if t.target is None else t.target
         if pair not in first:
             first[pair] = max(float((t(x) - x).square().mean()) ** 2, 1e-20)
+            lead[pair] = 1.0 if t.lead is None else max(t.lead, LEAST_LEAD)
     weight = torch.tensor([1 / first[p] for p in pairs])
     families = [p[0] for p in pairs]
     for family in set(families):
         mine = torch.tensor([f == family for f in families])
         weight[mine] /= weight[mine].sum()
     support = torch.tensor([sum(other == target for _, other in pairs) for _, target in pairs]).square()
-    return weight * support / (weight * support).sum()
+    weight *= support * torch.tensor([lead[p] for p in pairs])
+    return weight / weight.sum()
 
 
 def _rows(

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from modelmend.errors import InputError
-from modelmend.model.groups import find_groups
 from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import connections
 from modelmend.pruning.judge import Labelled, MaskJudge
-from modelmend.pruning.onp import PruningConfig, cut_clone, strengthened, worth_following
+from modelmend.pruning.onp import PruningConfig, cut_clone, nodes, strengthened, worth_following
 from modelmend.pruning.problem import Problem, longest
 from modelmend.pruning.refresh import Reprobe, Scaled, held_to_size
 
@@ -48,7 +47,7 @@ def lesson(
         InputError: there is nothing to cut, or nothing to cut it for.
     """
     config = config or PruningConfig()
-    groups = find_groups(classifier.graph, tuple(fit[0].shape[1:]))
+    groups = nodes(classifier, tuple(fit[0].shape[1:]), config)
     if not groups or not triggers:
         raise InputError("no prunable group" if not groups else "no candidate trigger", fix="leave this network out")
     wiring = connections(classifier.graph, groups)

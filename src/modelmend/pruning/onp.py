@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from modelmend.metrics import sample_passes
+from modelmend.model.branches import KIND as BRANCH
+from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.progress import Progress, silent
 from modelmend.pruning.attributes import NAMES, measure
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
 
 NEGLIGIBLE = 0.05
-"""Triggers of a smaller share of their family's weight are not followed."""
+"""Triggers of a smaller share of a family's even weight are not followed: their class needs a far larger change than
+another, or another family is far ahead in seeing it."""
 
 
 class PruningConfig(Record):
@@ -56,11 +59,13 @@ class PruningConfig(Record):
     """Form of the network."""
     graph: GraphConfig = GraphConfig()
     """Which groups are linked."""
+    branches: bool = True
+    """Take the channels of a residual stream apart by the layers that add to them; False: as tied groups."""
     max_cuts: int = 24
     """Longest search."""
     layer_share: float = 0.5
     """At most this share of a layer is cut."""
-    refreshes: int = 2
+    refreshes: int = 4
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
@@ -71,9 +76,13 @@ class PruningConfig(Record):
     backdoor can sit in groups that every class needs."""
     least_fall: float = 0.25
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
-    least_growth: float = 1.4
-    """... or when no class's smallest trigger became larger by this factor. Cutting what carries a class's own evidence
-    makes its natural trigger grow too, but less: see ``benchmarks/ablation.py``, clean networks."""
+    least_growth: float = 1.15
+    """... or when no class's smallest trigger became larger by this factor, the families weighed by their leads."""
+    doubtful_reward: float = 0.5
+    """``least_reward`` of a network that is probably clean: to cut what carries a class's own evidence is worth
+    something, too, where the class has few samples."""
+    doubtful_growth: float = 1.4
+    """``least_growth`` of a network that is probably clean."""
     candidates: int = 12
     """Best masks among which the select split decides."""
     pretrained: bool = False
@@ -84,6 +93,8 @@ class PruningConfig(Record):
     """Scorers to try; ``None``: all."""
     prior: bool = True
     """Start from the best rule; False: from nothing (the ablation)."""
+    tidy: bool = True
+    """Try to put cuts back at the end of a round."""
     explain: bool = True
     """Draw up the evidence of every cut."""
     seconds: float = 900.0
@@ -100,7 +111,8 @@ class PruneResult:
         chosen mask with its figures on the reward split. rules: How every rule did at its best threshold in the last
         round; best first. log: One row an event, JSON without NaN. explanation: Evidence card of every cut and the
         explainability score (see ``explanation``). seconds: Wall time. passes: Sample passes. evidence: What the
-        explanation was drawn from; ``None`` when there was no search.
+        explanation was drawn from; ``None`` when there was no search. branches: ``groups`` are those of
+        ``split_branches``.
     """
 
     classifier: Classifier
@@ -113,6 +125,7 @@ class PruneResult:
     seconds: float
     passes: float
     evidence: Evidence | None = None
+    branches: bool = False
 
     def record(self) -> dict[str, Any]:
         """Content of ``pruning.json``."""
@@ -120,6 +133,7 @@ class PruneResult:
             "cut": [{"index": g.index, "layer": g.layer, "kind": g.kind, "channels": g.channels} for g in self.cut],
             "groups_cut": len(self.cut),
             "groups_total": len(self.groups),
+            "branches": self.branches,
             "reward": self.candidate.reward,
             "probe_success_left": list(self.candidate.success),
             "accuracy_drop": self.candidate.drop,
@@ -155,6 +169,7 @@ def prune(
     seed: int,
     progress: Progress = silent,
     reprobe: Reprobe | None = None,
+    probability: float | None = None,
 ) -> PruneResult:
     """Cut the groups that carry the backdoor.
 
@@ -168,18 +183,22 @@ def prune(
         seed: Of policy and search: same seed, same result.
         progress: Called often.
         reprobe: Probes a pruned network from scratch; without it the triggers are never refreshed.
+        probability: Of a backdoor, as the probe has it: under one half more is asked of a cut. Unknown: as if high.
 
     Returns:
         The pruned clone, the cuts, the log and the evidence.
     """
-    config = config or PruningConfig()
+    config = demanding(config or PruningConfig(), probability)
     started, spent = time.monotonic(), sample_passes()
-    groups = find_groups(classifier.graph, tuple(fit[0].shape[1:]))
+    groups = nodes(classifier, tuple(fit[0].shape[1:]), config)
+    split = any(group.kind == BRANCH for group in groups)
     if not groups or not triggers:
         reason = "no prunable group" if not groups else "no candidate trigger"
         log: list[dict[str, Any]] = [{"event": "nothing to do", "reason": reason}]
         nothing = Candidate((), 0.0, (), 0.0, True)
-        return PruneResult(classifier.clone(), [], groups, nothing, [], log, {}, time.monotonic() - started, 0.0)
+        return PruneResult(
+            classifier.clone(), [], groups, nothing, [], log, {}, time.monotonic() - started, 0.0, None, split
+        )
 
     wiring = connections(classifier.graph, groups)
     log = [{"event": "graph", "groups": len(groups), "layers": list(wiring.layers)}]
@@ -221,7 +240,7 @@ def prune(
         ratios = growth(*again, triggers, fit[0])
         sizes = [{"family": f, "target": t, "ratio": ratio} for (f, t), ratio in ratios.items()]
         log.append({"event": "verified", "cut": list(chosen.cut), "growth": sizes})
-        if class_growth(ratios) < config.least_growth:
+        if class_growth(ratios, triggers) < config.least_growth:
             chosen, pruned = uncut(state), classifier.clone()
     log.append(_row("chosen", chosen))
     evidence = Evidence(
@@ -240,11 +259,30 @@ def prune(
         time.monotonic() - started,
         sample_passes() - spent,
         evidence,
+        split,
     )
 
 
+def demanding(config: PruningConfig, probability: float | None) -> PruningConfig:
+    """Settings for a network with this probability of a backdoor."""
+    if probability is None or probability >= 0.5:
+        return config
+    return config.model_copy(
+        update={
+            "least_reward": max(config.least_reward, config.doubtful_reward),
+            "least_growth": max(config.least_growth, config.doubtful_growth),
+        }
+    )
+
+
+def nodes(classifier: Classifier, input_shape: tuple[int, ...], config: PruningConfig) -> list[Group]:
+    """What the search may cut: the groups of the network, streams taken apart where the settings say so."""
+    groups = find_groups(classifier.graph, input_shape)
+    return split_branches(classifier.graph, groups) if config.branches else groups
+
+
 def worth_following(triggers: Sequence[Trigger], x: Tensor) -> list[Trigger]:
-    """Triggers without those of classes that need a far larger one than another class of the same family."""
+    """Triggers without those that hardly count in the reward."""
     pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
     weight = dict(zip(pairs, pair_weights(triggers, pairs, x).tolist(), strict=True))
     floor = NEGLIGIBLE / len({t.family for t in triggers})
@@ -312,7 +350,7 @@ def search_round(
     ]
     rows = learn(env, policy, config.ppo, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
     log += [{**row, "round": number} for row in rows]
-    tidied = tidy(archive, archive.best()[0], len(groups))
+    tidied = tidy(archive, archive.best()[0], len(groups)) if config.tidy else archive.best()[0]
     log.append(
         {**_row("best of round", tidied), "round": number, "rule_reward": rules[0].reward, "masks": archive.judged}
     )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Union
 
 import torch
 from torch import Tensor
 
-from modelmend.pruning.judge import EXAGGERATED
+from modelmend.pruning.judge import EXAGGERATED, LEAST_LEAD
 
 if TYPE_CHECKING:
     from modelmend.model.classifier import Classifier
@@ -44,6 +44,11 @@ class Scaled:
     def target(self) -> int | None:
         """Class that it leads to."""
         return self.trigger.target
+
+    @property
+    def lead(self) -> float | None:
+        """How far its class is ahead."""
+        return self.trigger.lead
 
     def __call__(self, x: Tensor) -> Tensor:
         """Samples moved ``factor`` times as far as the trigger moves them."""
@@ -84,18 +89,21 @@ def held_to_size(fresh: Sequence[Trigger], first: Sequence[Trigger], x: Tensor) 
         x: Samples on which sizes are compared.
 
     Returns:
-        Those whose family and class have a first generation, in order.
+        Those whose family and class have a first generation, in order, with its lead.
     """
     sizes: dict[tuple[str, int | None], float] = {}
+    leads: dict[tuple[str, int | None], float | None] = {}
     for trigger in first:
         pair = trigger.family, trigger.target
         sizes[pair] = max(sizes.get(pair, 0.0), change(trigger, x))
+        leads[pair] = trigger.lead
     held: list[Candidate] = []
     for trigger in fresh:
         if (trigger.family, trigger.target) not in sizes:
             continue
         largest = sizes[trigger.family, trigger.target]
         size = change(trigger, x)
+        trigger = replace(trigger, lead=leads[trigger.family, trigger.target])  # noqa: PLW2901
         held.append(trigger if size <= largest else Scaled(trigger, largest / size, trigger.family))
     return held
 
@@ -120,9 +128,16 @@ def growth(
     }
 
 
-def class_growth(ratios: Mapping[tuple[str, int], float]) -> float:
-    """The largest geometric mean over the families of one class; 0 when nothing was compared."""
-    logs: dict[int, list[float]] = {}
-    for (_, target), ratio in ratios.items():
-        logs.setdefault(target, []).append(math.log(ratio))
-    return max((math.exp(sum(v) / len(v)) for v in logs.values()), default=0.0)
+def class_growth(ratios: Mapping[tuple[str, int], float], telling: Sequence[Trigger] = ()) -> float:
+    """The largest geometric mean over the families of one class; 0 when nothing was compared.
+
+    Args:
+        ratios: From ``growth``.
+        telling: Triggers whose leads weigh the families, as they do in the reward; without any, all weigh the same.
+    """
+    lead = {(t.family, t.target): 1.0 if t.lead is None else max(t.lead, LEAST_LEAD) for t in telling}
+    logs: dict[int, list[tuple[float, float]]] = {}
+    for (family, target), ratio in ratios.items():
+        logs.setdefault(target, []).append((lead.get((family, target), 1.0), math.log(ratio)))
+    means = (sum(w * log for w, log in rows) / sum(w for w, _ in rows) for rows in logs.values())
+    return max((math.exp(mean) for mean in means), default=0.0)

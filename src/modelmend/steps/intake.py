@@ -70,6 +70,7 @@ def import_model(
         The suspect's record as plain values.
     """
     from modelmend import storage
+    from modelmend.model.branches import split_branches
     from modelmend.model.classifier import Classifier
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
@@ -86,7 +87,7 @@ def import_model(
         progress("reading the graph", 1, 3)
         graph = loaded.graph
         cost = count(graph, loaded.input_shape)
-        groups = find_groups(graph, loaded.input_shape)
+        groups = split_branches(graph, find_groups(graph, loaded.input_shape))
         channels = loaded.input_shape[0] if len(loaded.input_shape) > 1 else 1
         for field, values in (("mean", told.mean), ("std", told.std)):
             if told.kind == "image" and len(values) not in (1, channels):

@@ -41,6 +41,7 @@ def measure_repair(
     Returns:
         The main figures.
     """
+    from modelmend.model.branches import split_branches, wholly_cut
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
     from modelmend.model.remove import remove_groups
@@ -77,8 +78,8 @@ def measure_repair(
         )
         shape = source.info.input_shape
         groups = find_groups(source.classifier.graph, shape)
-        by_index = {group.index: group for group in groups}
-        gone = [by_index[cut["index"]] for cut in cut_log["cut"]]
+        nodes = split_branches(source.classifier.graph, groups) if cut_log.get("branches") else groups
+        gone = wholly_cut(groups, [nodes[cut["index"]] for cut in cut_log["cut"]])
         small = count(remove_groups(repaired.graph, gone, shape), shape) if gone else None
         card = Scorecard(
             suspect_hash=source.info.content_hash,
@@ -102,8 +103,8 @@ def measure_repair(
             probe_before=found,
             probe_after=again,
             residuals=tuple(residuals),
-            groups_cut=len(gone),
-            groups_total=len(groups),
+            groups_cut=len(cut_log["cut"]),
+            groups_total=len(nodes),
             parameters_before=source.info.parameters,
             parameters_after=small.parameters if small else source.info.parameters,
             macs_before=source.info.macs,

@@ -50,14 +50,14 @@ def prune_neurons(
         How many groups were cut.
     """
     from modelmend.pruning.explanation import stored_graph
-    from modelmend.pruning.onp import PruningConfig, prune
+    from modelmend.pruning.onp import PruningConfig, demanding, prune
     from modelmend.pruning.pretrain import WEIGHTS
 
     with stage("prune_neurons") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
         statistics = read_artifact(activations, SCHEMAS["activations"])
-        config = PruningConfig(policy_dir=Path(policy_dir) if policy_dir else None)
+        config = demanding(PruningConfig(policy_dir=Path(policy_dir) if policy_dir else None), found.probability)
         result = prune(
             source.classifier,
             bank["fit"],
@@ -68,6 +68,7 @@ def prune_neurons(
             seed=seed,
             progress=progress,
             reprobe=probe_again(bank, found),
+            probability=found.probability,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"policy_dir"})}

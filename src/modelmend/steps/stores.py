@@ -139,9 +139,9 @@ def open_samples(path: str | Path) -> SampleBank:
 
 
 def save_triggers(path: Path, triggers: list[Trigger]) -> None:
-    """Write candidate triggers as safetensors: tensors ``<index>.<name>``, families and targets in the header."""
+    """Write candidate triggers as safetensors: tensors ``<index>.<name>``, families, targets and leads in the header."""
     tensors = {f"{i}.{k}": v.detach().cpu().contiguous() for i, t in enumerate(triggers) for k, v in t.state().items()}
-    heads = [{"family": t.family, "target": t.target} for t in triggers]
+    heads = [{"family": t.family, "target": t.target, "lead": t.lead} for t in triggers]
     save_file(tensors or {"none": torch.zeros(1)}, path, metadata={"triggers": json.dumps(heads)})
 
 
@@ -155,7 +155,7 @@ def load_triggers(path: Path) -> list[Trigger]:
         states = [
             {n.split(".", 1)[1]: file.get_tensor(n) for n in names if n.startswith(f"{i}.")} for i in range(len(heads))
         ]
-    return [Trigger.from_state(h["family"], h["target"], s) for h, s in zip(heads, states, strict=True)]
+    return [Trigger.from_state(h["family"], h["target"], s, h.get("lead")) for h, s in zip(heads, states, strict=True)]
 
 
 def open_evidence(path: str | Path) -> tuple[Artifact, Evidence, list[Trigger]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+import modelmend.probe
 from modelmend import __version__
-from modelmend.artifacts import sha256_json, write_json
+from modelmend.artifacts import sha256_file, sha256_json, write_json
 from modelmend.model.hashing import content_hash
 from modelmend.probe.accused import accused, against
 from modelmend.progress import Progress, silent
@@ -33,10 +35,12 @@ class Probed:
     Attributes:
         triggers: Candidates that lead to the accused classes.
         again: ``again(pruned, seed)`` probes the pruned network: the same families, the accused classes; kept, too.
+        probability: Of a backdoor.
     """
 
     triggers: list[Trigger]
     again: Callable[[Classifier, int], list[Trigger]]
+    probability: float | None = None
 
 
 def probed(
@@ -50,7 +54,7 @@ def probed(
     seed: int,
     progress: Progress = silent,
 ) -> Probed:
-    """Probe a network, or read what an earlier call with the same weights, samples, settings and version found.
+    """Probe a network, or read what an earlier call with the same weights, samples, settings and probe found.
 
     Args:
         folder: Where triggers are kept.
@@ -70,7 +74,8 @@ def probed(
         return lambda: probe(network.frozen(), fit, holdout, progress=progress, **settings)
 
     def facts(network: Classifier, **settings: Any) -> dict[str, Any]:
-        return {"model": content_hash(network.graph), "samples": samples, "version": __version__, **settings}
+        version = f"{__version__} {_probe_code()}"
+        return {"model": content_hash(network.graph), "samples": samples, "version": version, **settings}
 
     first: dict[str, Any] = {"mode": mode, "seed": seed}
     triggers, told = _kept(folder, name, facts(classifier, **first), look(classifier, progress, **first))
@@ -80,13 +85,21 @@ def probed(
         settings: dict[str, Any] = {"mode": "screen", "families": families, "classes": classes, "seed": seed}
         return _kept(folder, f"{name}-pruned", facts(network, **settings), look(network, **settings))[0]
 
-    return Probed(against(triggers, told["accused"]), again)
+    return Probed(against(triggers, told["accused"]), again, told["probability"])
+
+
+@cache
+def _probe_code() -> str:
+    """Hash of the probe's own files: triggers of another probe are not those that this one finds."""
+    folder = Path(modelmend.probe.__path__[0])
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json"))
+    return sha256_json([sha256_file(file) for file in files])
 
 
 def _kept(
     folder: Path, name: str, facts: dict[str, Any], find: Callable[[], ProbeResult]
-) -> tuple[list[Trigger], dict[str, Sequence[Any]]]:
-    """All triggers, and which families were used and which classes stand accused; from disk if found before."""
+) -> tuple[list[Trigger], dict[str, Any]]:
+    """All triggers, and families, accused classes and probability of a backdoor; from disk if found before."""
     stem = f"{name}-{sha256_json(facts).removeprefix('sha256:')[:12]}"
     tensors, record = folder / f"{stem}.safetensors", folder / f"{stem}.json"
     if not record.is_file():
@@ -94,8 +107,12 @@ def _kept(
         found = find()
         save_triggers(tensors, found.triggers)
         part = record.with_suffix(".part")
-        about = {"families": list(found.evidence.families), "accused": list(accused(found.evidence))}
+        about = {
+            "families": list(found.evidence.families),
+            "accused": list(accused(found.evidence)),
+            "probability": found.evidence.probability,
+        }
         write_json(part, {**facts, **about})
         part.replace(record)
     told = json.loads(record.read_text(encoding="utf-8"))
-    return load_triggers(tensors), {"families": told["families"], "accused": told["accused"]}
+    return load_triggers(tensors), {name: told[name] for name in ("families", "accused", "probability")}
