@@ -67,6 +67,8 @@ class PruningConfig(Record):
     """At most this share of a layer is cut."""
     refreshes: int = 4
     """How often the pruned network is probed again, the triggers found there joining the reward."""
+    later: float = 0.5
+    """Share of the learner's masks and iterations in the rounds after the first, which begin with the best masks found."""
     exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.1
@@ -78,7 +80,7 @@ class PruningConfig(Record):
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
     least_growth: float = 1.15
     """... or when no class's smallest trigger became larger by this factor, the families weighed by their leads."""
-    doubtful_reward: float = 0.5
+    doubtful_reward: float = 0.42
     """``least_reward`` of a network that is probably clean: to cut what carries a class's own evidence is worth
     something, too, where the class has few samples."""
     doubtful_growth: float = 1.4
@@ -348,7 +350,11 @@ def search_round(
             "rules": [{"name": r.name, "reward": r.reward, "cut": list(r.cut)} for r in rules],
         }
     ]
-    rows = learn(env, policy, config.ppo, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
+    learner = config.ppo
+    if number:
+        less = {name: round(config.later * getattr(learner, name)) for name in ("masks", "iterations")}
+        learner = learner.model_copy(update=less)
+    rows = learn(env, policy, learner, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
     log += [{**row, "round": number} for row in rows]
     tidied = tidy(archive, archive.best()[0], len(groups)) if config.tidy else archive.best()[0]
     log.append(

@@ -21,15 +21,21 @@ from modelmend.pruning.policy import NeuronPolicy, State
 from modelmend.records import Record
 
 
+WORTH = 0.002
+"""Gain in reward that counts as something better: one cut's price."""
+
+
 class PPOConfig(Record):
     """Every setting of the learner."""
 
     searches: int = 8
     """Searches side by side in one iteration; their masks are judged in one batch."""
-    iterations: int = 40
+    iterations: int = 120
     """Rounds of searching and learning."""
-    masks: int = 400
-    """Stop after this many different masks were judged, whatever the round."""
+    masks: int = 1200
+    """Stop after this many different masks were judged, whatever the round ..."""
+    patience: int = 250
+    """... or when so many brought nothing better: most searches end here, an entangled backdoor takes longer."""
     learning_rate: float = 3e-3
     """Adam's, annealed linearly to a tenth."""
     epochs: int = 4
@@ -209,12 +215,15 @@ def learn(
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
     elite: list[Trajectory] = []
     rows: list[dict[str, Any]] = []
-    start = env.archive.judged
+    start = since = env.archive.judged
+    record = env.archive.best()[0].reward
     for iteration in range(config.iterations):
         spent = env.archive.judged - start
         late = deadline is not None and time.monotonic() > deadline
-        if spent >= config.masks or late:
-            rows.append({"event": "stopped", "reason": "time" if late else "masks", "iteration": iteration})
+        stale = env.archive.judged - since >= config.patience
+        if spent >= config.masks or stale or late:
+            reason = "time" if late else "masks" if spent >= config.masks else "patience"
+            rows.append({"event": "stopped", "reason": reason, "iteration": iteration})
             break
         done = max(iteration / config.iterations, spent / config.masks)
         for group in optimizer.param_groups:
@@ -224,6 +233,8 @@ def learn(
         elite = _distinct(elite)[: config.elite]
         figures = update(policy, env, rollout, elite, optimizer, config) if config.learn else {}
         best = env.archive.best()[0]
+        if best.reward > record + WORTH:
+            record, since = best.reward, env.archive.judged
         rows.append(
             {
                 "event": "iteration",
