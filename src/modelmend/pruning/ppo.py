@@ -20,7 +20,6 @@ from modelmend.pruning.environment import CutEnvironment
 from modelmend.pruning.policy import NeuronPolicy, State
 from modelmend.records import Record
 
-
 WORTH = 0.002
 """Gain in reward that counts as something better: one cut's price."""
 
