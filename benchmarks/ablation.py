@@ -56,7 +56,7 @@ class Arm:
 
 def arms() -> dict[str, Arm]:
     """Variants by name; ``greedy`` and ``rule`` are not searches of the agent and are run beside them."""
-    long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80)
+    long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80, patience=CHECKPOINTS[-1])
     return {
         "agent": Arm(long),
         "agent, pre-trained": Arm(long, pretrained=True),

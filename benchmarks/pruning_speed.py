@@ -84,7 +84,7 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
         archive = Archive(recorder)
         rules = try_rules(Context(attributes, wiring), archive, limit)
         graph = build_graph(attributes.x, rank_prior(rules[0].score), wiring)
-        ppo = PPOConfig(masks=300, iterations=60)
+        ppo = PPOConfig(masks=300, iterations=60, patience=300)
         rows = learn(CutEnvironment(graph, archive, limit=limit), new_policy(config.policy, seed), ppo, seed=seed)
         at_rules = archive.judged - max((r["masks"] for r in rows if r["event"] == "iteration"), default=0)
         return [(at_rules + r["masks"], r["best_reward"]) for r in rows if r["event"] == "iteration"]

@@ -22,7 +22,7 @@ def test_the_agent_beats_random_search_of_equal_budget_where_the_rule_is_wrong()
     learned, sampled = [], []
     for problem in range(2):
         best, rows = search(CONFIG, problem=problem)
-        budget = PPOConfig(masks=rows[-1]["masks"], iterations=200, learn=False)
+        budget = PPOConfig(masks=rows[-1]["masks"], iterations=200, patience=400, learn=False)
         learned.append(best.reward)
         sampled.append(search(budget, problem=problem)[0].reward)
     assert sum(learned) / 2 > 0.85
@@ -39,6 +39,16 @@ def test_same_seed_same_search() -> None:
     first, again, other = (search(short, seed=s)[1] for s in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_a_search_ends_when_nothing_better_comes() -> None:
+    env = planted_environment()
+    torch.manual_seed(0)
+    rows = learn(env, NeuronPolicy(3, 3), PPOConfig(masks=100_000, iterations=500, patience=60), seed=0)
+    assert rows[-1]["event"] == "stopped" and rows[-1]["reason"] == "patience"
+    best = [row["best_reward"] for row in rows[:-1]]
+    last_gain = next(i for i, reward in enumerate(best) if reward > best[-1] - 0.002)
+    assert rows[-2]["masks"] - rows[last_gain]["masks"] >= 60 - rows[0]["masks"]
 
 
 def test_an_untrained_agent_follows_the_rule() -> None:
