@@ -3,8 +3,7 @@
 Every arm searches against the same triggers (the probe's, and those found again on the network that the best rule
 pruned), judges the same number of masks beside the rules' own, and is measured by the reward it reaches and, at the
 end, by the true ASR and clean accuracy of its best mask on samples that nobody searched on. ``--end-to-end`` runs the
-whole pruning and variants of it instead. One JSON a case in ``--out``; finished cases are not run
-again.
+whole pruning and variants of it instead. One JSON a case in ``--out``; finished cases are not run again.
 """
 
 from __future__ import annotations
@@ -209,7 +208,7 @@ def whole_arms() -> dict[str, PruningConfig]:
 
 
 def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The whole pruning; without refreshed triggers; and with the best rule alone in the agent's place."""
+    """The whole pruning in the variants of ``whole_arms``."""
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
@@ -292,15 +291,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.arms == ",".join(everything)
         else [options.arms]
     )
+    configs = [config.model_dump(mode="json") for config in whole_arms().values()]
+    made_by = sha256_json([sorted(names), configs]).removeprefix("sha256:")[:6]
     kind, one = ("whole", run_whole) if options.end_to_end else ("search", run_case)
     cells = []
     for case in read_cases(options.suite, options.data, options.zoo):
         if not wanted(case, options.only) or not (options.end_to_end or case.infected):
             continue
         for seed in range(options.seeds):
-            made_by = sha256_json(
-                [sorted(names), [config.model_dump(mode="json") for config in whole_arms().values()]]
-            )[7:13]
             path = options.out / kind / f"{case.name}-{options.budget}-{seed}-{made_by}.json"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from modelmend.errors import InputError, ModelUnsupported
+from modelmend.model.branches import KIND as BRANCH
 from modelmend.model.execute import After, Before, Program
 from modelmend.model.groups import Group
 from modelmend.model.propagate import arguments, base_name
@@ -267,7 +268,7 @@ class Masked:
                         fix="evaluate one mask after the other",
                     )
                 axis = entry.batch
-            if all(self.groups[number].kind == "branch" for number, _ in place.groups):
+            if all(self.groups[number].kind == BRANCH for number, _ in place.groups):
                 after[place.position] = _multiply(place, moved, axis)
                 continue
             for reader in self._edges[key]:

@@ -74,8 +74,7 @@ def class_evidence(
 
 def lead(rows: Sequence[ClassEvidence]) -> float:
     """Distance from one family's first class to its second, in units of the family's noise; 0 for one class."""
-    noise = FAMILIES[rows[0].family].noise if rows and rows[0].family in FAMILIES else NOISE
-    return gap([row.strength for row in rows if row.strength is not None]) / noise
+    return gap([row.strength for row in rows if row.strength is not None]) / _noise(rows[0].family) if rows else 0.0
 
 
 def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
@@ -83,12 +82,16 @@ def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
     found: dict[tuple[str, int], float] = {}
     for name in dict.fromkeys(row.family for row in classes):
         strengths = {r.target: r.strength for r in classes if r.family == name and r.strength is not None}
-        noise = FAMILIES[name].noise if name in FAMILIES else NOISE
         for target, own in strengths.items():
             others = [value for other, value in strengths.items() if other != target]
             if others and math.isfinite(own):
-                found[name, target] = (own - max(others)) / noise
+                found[name, target] = (own - max(others)) / _noise(name)
     return found
+
+
+def _noise(family: str) -> float:
+    """Spread of a family's strengths that means nothing; what is no trigger family is the largest margins."""
+    return FAMILIES[family].noise if family in FAMILIES else NOISE
 
 
 def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:

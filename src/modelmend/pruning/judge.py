@@ -221,13 +221,18 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
     return torch.where(clean[:, None].to(own.device), labels * one + (1 - labels) * own, hard).cpu()
 
 
+def counted_lead(trigger: Trigger | Scaled) -> float:
+    """What the lead of a trigger's class counts for: at least ``LEAST_LEAD``, 1 where it is not known."""
+    return 1.0 if trigger.lead is None else max(trigger.lead, LEAST_LEAD)
+
+
 @torch.no_grad()
 def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
     """Weight of each pair ``(P,)``, summing to one (ours).
 
     ``w ~ lead n_t^2 c^-4 / (sum of c^-4 over the family)``: c is the size of the pair's first trigger, n_t the number
-    of families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's. A
-    lead that is not known counts as 1.
+    of families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's. The lead
+    is as ``counted_lead`` has it.
 
     Args:
         triggers: First generation first.
@@ -240,7 +245,7 @@ def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str
         pair = t.family, -1 if t.target is None else t.target
         if pair not in first:
             first[pair] = max(float((t(x) - x).square().mean()) ** 2, 1e-20)
-            lead[pair] = 1.0 if t.lead is None else max(t.lead, LEAST_LEAD)
+            lead[pair] = counted_lead(t)
     weight = torch.tensor([1 / first[p] for p in pairs])
     families = [p[0] for p in pairs]
     for family in set(families):

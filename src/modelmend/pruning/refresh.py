@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Union
 import torch
 from torch import Tensor
 
-from modelmend.pruning.judge import EXAGGERATED, LEAST_LEAD
+from modelmend.pruning.judge import EXAGGERATED, counted_lead
 
 if TYPE_CHECKING:
     from modelmend.model.classifier import Classifier
@@ -135,7 +135,7 @@ def class_growth(ratios: Mapping[tuple[str, int], float], telling: Sequence[Trig
         ratios: From ``growth``.
         telling: Triggers whose leads weigh the families, as they do in the reward; without any, all weigh the same.
     """
-    lead = {(t.family, t.target): 1.0 if t.lead is None else max(t.lead, LEAST_LEAD) for t in telling}
+    lead = {(t.family, t.target): counted_lead(t) for t in telling}
     logs: dict[int, list[tuple[float, float]]] = {}
     for (family, target), ratio in ratios.items():
         logs.setdefault(target, []).append((lead.get((family, target), 1.0), math.log(ratio)))

@@ -68,7 +68,6 @@ def prune_neurons(
             seed=seed,
             progress=progress,
             reprobe=probe_again(bank, found),
-            probability=found.probability,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"policy_dir"})}
