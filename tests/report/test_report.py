@@ -116,6 +116,20 @@ def test_a_pass_says_so_first_with_its_effect_and_where_it_is(tmp_path):
     assert "0.4 × backdoor" in first
 
 
+def test_that_nothing_was_cut_is_said_in_words(tmp_path):
+    facts = everything()
+    nothing = {
+        "groups_cut": 0,
+        "cut": [],
+        "accuracy_drop": 0.0,
+        "probe_success_left": [1.0],
+        "explanation": {"cards": []},
+    }
+    seen = visible(written(tmp_path, **facts | {"pruning": facts["pruning"] | nothing}))
+    assert "None of the 40 neuron groups was cut" in seen
+    assert "left the candidate triggers" not in seen and " Why " not in seen
+
+
 def test_what_was_not_measured_is_on_the_first_screen(tmp_path):
     facts = everything()
     first = first_screen(written(tmp_path, **facts))
