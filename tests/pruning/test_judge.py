@@ -4,12 +4,13 @@ import ast
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 import modelmend.pruning
 from modelmend.model.groups import find_groups
 from modelmend.probe.trigger import Trigger
-from modelmend.pruning.judge import MaskJudge, pair_weights
+from modelmend.pruning.judge import MaskJudge, _interleaved, pair_weights
 from modelmend.pruning.refresh import change, held_to_size
 from modelmend.pruning.reward import RewardConfig, penalty
 
@@ -64,7 +65,7 @@ def test_accuracy_past_the_budget_is_steep() -> None:
 
 def test_racing_drops_hopeless_masks_and_changes_nothing_for_the_others(infected) -> None:  # type: ignore[no-untyped-def]
     racing, count = judge(infected)
-    patient, _ = judge(infected, race_margin=0.0)
+    patient, _ = judge(infected, race_margin=0.0, race_reward=0.0)
     keep = torch.ones(6, count, dtype=torch.bool)
     keep[1:4, [20, 50, 79]] = torch.eye(3, dtype=torch.bool)
     keep[4, ::2] = False
@@ -73,6 +74,29 @@ def test_racing_drops_hopeless_masks_and_changes_nothing_for_the_others(infected
     assert not bool(fast.whole[4]) and bool(slow.whole.all())
     assert torch.allclose(fast.reward[fast.whole], slow.reward[fast.whole], atol=1e-6)
     assert float(fast.reward[~fast.whole].max()) < 0
+
+
+def test_racing_drops_what_is_far_behind_the_best_mask_so_far(infected) -> None:  # type: ignore[no-untyped-def]
+    patient, count = judge(infected, race_margin=0.0, race_reward=0.0)
+    single = ~torch.eye(count, dtype=torch.bool)
+    slow = patient(single)
+    best, worst = int(slow.reward.argmax()), int(slow.reward.argmin())
+    racing, _ = judge(infected, race_margin=0.0, race_reward=0.5)
+    assert bool(racing(single[[worst]]).whole.all())  # there is nothing to compare with yet
+    leader, behind = racing(single[[best]]), racing(single[[worst]])
+    assert float(slow.reward[best] - slow.reward[worst]) > 0.1
+    assert bool(leader.whole) and torch.isclose(leader.reward[0], slow.reward[best], atol=1e-6)
+    assert not bool(behind.whole)
+    assert bool(racing(single[[best]]).whole)
+
+
+def test_every_stretch_of_samples_holds_its_share_of_each_kind() -> None:
+    kind = torch.cat([torch.zeros(200), torch.ones(40), torch.full((10,), 2.0)]).long()
+    order = _interleaved(kind, 0)
+    assert order.sort().values.tolist() == list(range(250))
+    for part in kind[order].split(50):
+        assert [int((part == k).sum()) for k in range(3)] == pytest.approx([40, 8, 2], abs=2)
+    assert not torch.equal(order, _interleaved(kind, 1))
 
 
 def test_a_class_that_needs_a_larger_trigger_counts_less() -> None:

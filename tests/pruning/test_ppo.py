@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
-from modelmend.pruning.ppo import PPOConfig, learn
-from tests.pruning.toy import planted_environment
+from modelmend.pruning.ppo import PPOConfig, _beginnings, learn
+from tests.pruning.toy import planted, planted_environment
 
 CONFIG = PPOConfig(masks=400, iterations=30)
 
@@ -49,6 +49,28 @@ def test_a_search_ends_when_nothing_better_comes() -> None:
     best = [row["best_reward"] for row in rows[:-1]]
     last_gain = next(i for i, reward in enumerate(best) if reward > best[-1] - 0.002)
     assert rows[-2]["masks"] - rows[last_gain]["masks"] >= 60 - rows[0]["masks"]
+
+
+def test_certainty_costs_more_while_the_searches_find_nothing_new() -> None:
+    for novelty, rises in ((1.1, True), (0.0, False)):
+        _, rows = search(PPOConfig(masks=1000, iterations=6, patience=1000, novelty=novelty))
+        prices = [row["certainty_price"] for row in rows]
+        assert prices == (sorted(set(prices)) if rises else [PPOConfig().entropy] * len(prices))
+        assert all(0 <= row["new"] <= 1 for row in rows)
+
+
+def test_some_searches_begin_at_good_sets_with_cuts_put_back() -> None:
+    env, config = planted_environment(), PPOConfig(returns=0.5)
+    generator = torch.Generator().manual_seed(0)
+    assert not bool(_beginnings(env, 8, generator, config).any())  # nothing good is known
+    _, backdoor = planted(0)
+    good = torch.zeros(1, env.groups, dtype=torch.bool)
+    good[0, backdoor] = True
+    env.archive.judge(good)
+    begun = _beginnings(env, 8, generator, config)
+    assert not bool(begun[4:].any()) and bool(begun[:4].any())
+    assert not bool((begun & ~good).any())
+    assert float(env.reset(8, begun).context[:4, 0].max()) > 0
 
 
 def test_an_untrained_agent_follows_the_rule() -> None:

@@ -131,9 +131,9 @@ class CutEnvironment:
         """Number of groups; the action of this index means *stop*."""
         return len(self._layer)
 
-    def reset(self, batch: int) -> State:
-        """Start ``batch`` searches from the uncut network."""
-        self.cut = torch.zeros(batch, self.groups, dtype=torch.bool)
+    def reset(self, batch: int, cut: Tensor | None = None) -> State:
+        """Start ``batch`` searches from the uncut network, or from cut sets, bool ``(B, G)``."""
+        self.cut = torch.zeros(batch, self.groups, dtype=torch.bool) if cut is None else cut.clone()
         self._outcome = self.archive.judge(self.cut)
         self.done = torch.zeros(batch, dtype=torch.bool)
         return self.state()

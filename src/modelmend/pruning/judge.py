@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
@@ -76,8 +77,9 @@ class MaskJudge:
         each = max(24, config.triggered // max(1, len(triggers)))
         x, label, kind, pair = _rows(clean, held, triggers, self.pairs, each)
         chunk = chunk or (64 if x[0].numel() > 256 else 256)
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        order = _interleaved(kind, seed)
         self._kind, self._pair = kind[order], pair
+        self._of_kind = functional.one_hot(self._kind, len(pair) + 1).float()
         self.x = x[order]
         self.forward = MaskedForward(classifier, groups, self.x, chunk=chunk, memory=memory or MEMORY)
         uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
@@ -85,6 +87,9 @@ class MaskJudge:
         self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))
         self.before = self.success(self._hits, self._chance)[0]
         self.weight = pair_weights(triggers, self.pairs, held[0])
+        targets = torch.tensor([target for _, target in self.pairs], dtype=torch.long)
+        self._own = torch.where(targets >= 0, self._wanted[:, targets], 0.0) * (self._kind == 0)[:, None]
+        self._leader, self._ahead = -torch.inf, torch.zeros(0)
 
     @property
     def samples(self) -> int:
@@ -92,18 +97,42 @@ class MaskJudge:
         return len(self._kind)
 
     def __call__(self, keep: Tensor) -> Outcome:
-        """Judge masks, bool ``(M, G)``; hopeless ones are dropped after the first chunk (racing)."""
-        racing = torch.arange(len(keep))
+        """Judge masks, bool ``(M, G)``; those that are hopeless or far behind are dropped on the way (racing)."""
+        racing, cuts = torch.arange(len(keep)), (~keep).sum(1).cpu()
         hits, chance = torch.zeros(len(keep), self.samples), torch.full((len(keep), self.samples), torch.nan)
         for i, rows in enumerate(self._slices()):
-            if i and self.config.race_margin:
-                seen = slice(0, rows.start)
-                racing = racing[~self._hopeless(hits[racing, seen], chance[racing, seen])]
+            if i and len(racing) and (self.config.race_margin or self.config.race_reward):
+                racing = racing[~self._beaten(hits[racing], chance[racing], cuts[racing], i - 1, rows.start)]
             if len(racing):
                 hits[racing, rows], chance[racing, rows] = self._rates(self.forward.logits(keep[racing], i), rows)
         whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
-        return self._outcome(hits, chance, (~keep).sum(1).cpu(), whole)
+        outcome = self._outcome(hits, chance, cuts, whole)
+        if self.config.race_reward and len(racing):
+            first = racing[outcome.reward[racing].argmax()]
+            if float(outcome.reward[first]) > self._leader:
+                self._leader = float(outcome.reward[first])
+                self._ahead = self._on_the_way(hits[first, None], chance[first, None], cuts[first, None])
+        return outcome
+
+    def _beaten(self, hits: Tensor, chance: Tensor, cuts: Tensor, chunk: int, judged: int) -> Tensor:
+        """Masks ``(M,)`` that need no further samples after this chunk, ``judged`` of them done."""
+        beaten = torch.zeros(len(hits), dtype=torch.bool)
+        if self.config.race_margin:
+            beaten |= self._hopeless(hits[:, :judged], chance[:, :judged])
+        if self.config.race_reward and len(self._ahead):
+            reward = self._outcome(hits, chance, cuts, beaten).reward
+            room = self.config.race_reward * (1 / judged - 1 / self.samples) ** 0.5
+            beaten |= reward < self._ahead[chunk] - room
+        return beaten
+
+    def _on_the_way(self, hits: Tensor, chance: Tensor, cuts: Tensor) -> Tensor:
+        """Reward of one mask ``(1, samples)`` after each chunk."""
+        ends = torch.tensor([rows.stop for rows in self._slices()])
+        seen = torch.arange(self.samples) < ends[:, None]
+        n = len(ends)
+        partial = torch.where(seen, chance, torch.nan)
+        return self._outcome(hits.expand(n, -1), partial, cuts.expand(n), cuts.expand(n) < 0).reward
 
     def outcome_of(self, logits: Tensor, keep: Tensor) -> Outcome:
         """Outcome of masks ``(M, G)`` from logits ``(M, samples, classes)`` made elsewhere, samples as in ``x``."""
@@ -133,17 +162,9 @@ class MaskJudge:
         hits = wanted.expand(len(logits), -1, -1).gather(2, logits.argmax(2, keepdim=True)).squeeze(2)
         return hits.cpu(), (logits.softmax(2) * wanted).sum(2).cpu()
 
-    def _mean(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
-        """Blend of share and mean probability over ``rows``, those not judged (NaN) left out; ``(M,)``."""
-        judged = ~chance[:, rows].isnan()
-        n = judged.sum(1).clamp_min(1)
-        share = (hits[:, rows] * judged).sum(1) / n
-        mean = chance[:, rows].nan_to_num().sum(1) / n
-        return self.config.shares * share + (1 - self.config.shares) * mean
-
     def success(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Success of each pair's most successful trigger, ``(M, P)``."""
-        return self._success(hits, chance, self._kind)
+        return self._success(hits, chance, self._of_kind)
 
     def fall(self, success: Tensor) -> Tensor:
         """Weighted fall in success ``(M,)`` of ``(M, P)``, against the uncut network."""
@@ -164,14 +185,16 @@ class MaskJudge:
 
     def resampled(self, hits: Tensor, chance: Tensor, rows: Tensor) -> Tensor:
         """The same on drawn samples: column i of ``hits`` and ``chance`` is sample ``rows[i]``."""
-        return self._success(hits, chance, self._kind[rows])
+        return self._success(hits, chance, self._of_kind[rows])
 
-    def _success(self, hits: Tensor, chance: Tensor, kind: Tensor) -> Tensor:
+    def _success(self, hits: Tensor, chance: Tensor, of_kind: Tensor) -> Tensor:
+        """Blend of share and mean probability, samples not judged (NaN) left out; ``of_kind (n, 1 + triggers)``."""
         if not self.pairs:
             return torch.zeros(len(hits), 0)
-        each = [self._mean(hits, chance, kind == i + 1) for i in range(len(self._pair))]
-        stacked = torch.stack(each, 1)
-        return torch.stack([stacked[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
+        judged, shares = (~chance.isnan()).float(), self.config.shares
+        blend = (shares * hits + (1 - shares) * chance.nan_to_num()) * judged
+        each = ((blend @ of_kind) / (judged @ of_kind).clamp_min(1))[:, 1:]
+        return torch.stack([each[:, self._pair == p].amax(1) for p in range(len(self.pairs))], 1)
 
     def drop(self, hits: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
         """Fall in clean accuracy against the uncut network, on what was judged, and its standard error; ``(M,)``."""
@@ -191,19 +214,25 @@ class MaskJudge:
 
     def class_drop(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Fall in accuracy of the triggers' own classes ``(M,)``, by their weight; shrunk where samples are few."""
-        total = torch.zeros(len(hits))
-        judged = ~chance.isnan() & (self._kind == 0)
-        loss = self._loss(hits, chance)
-        for (_, target), weight in zip(self.pairs, self.weight, strict=True):
-            if target >= 0:
-                mass = self._wanted[:, target] * judged
-                total += weight * (loss * mass).sum(1) / (mass.sum(1) + FEW)
-        return total
+        judged = (~chance.isnan()).float()
+        fall = (self._loss(hits, chance) * judged) @ self._own / (judged @ self._own + FEW)
+        return fall @ self.weight
 
     def _hopeless(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Whether the accuracy drop so far is past the budget beyond doubt, ``(M,)``."""
         drop, error = self.drop(hits, chance)
         return drop - self.config.budget > (self.config.race_margin * error).clamp_min(0.05)
+
+
+def _interleaved(kind: Tensor, seed: int) -> Tensor:
+    """A random order in which every stretch of samples holds its share of each kind."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.empty(len(kind))
+    for one in torch.unique(kind):
+        mine = (kind == one).nonzero().flatten()
+        drawn = torch.randperm(len(mine), generator=generator)
+        place[mine] = (drawn + torch.rand(len(mine), generator=generator)) / len(mine)
+    return place.argsort()
 
 
 def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:

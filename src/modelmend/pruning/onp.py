@@ -2,7 +2,7 @@
 
 After Li, Yu and Yi (arXiv 2405.17746): neurons as a graph, a graph neural network, a reinforcement-learning agent that
 learns which to prune. Open in the paper and ours here: one graph for the whole network, the reward without a trigger,
-PPO with sequential cuts, the rule as prior, refreshed triggers, the final choice on samples that the search never saw.
+PPO with sequential cuts, the rule as prior, refreshed triggers, the final choice with samples that the search never saw.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PruningConfig(Record):
     """Longest search."""
     layer_share: float = 0.5
     """At most this share of a layer is cut."""
-    refreshes: int = 4
+    refreshes: int = 3
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     later: float = 0.5
     """Share of the learner's masks and iterations in the rounds after the first, which begin with the best masks found."""
@@ -73,14 +73,14 @@ class PruningConfig(Record):
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.1
     """No further round when fresh triggers to the class that weighs most succeed less than this on the best mask."""
-    least_reward: float = 0.2
+    least_reward: float = 0.1
     """Cut nothing, and search no further, when the best mask of a round is worth less than this: in a small network the
     backdoor can sit in groups that every class needs."""
     least_fall: float = 0.25
     """Cut nothing when no class's probe success, fresh triggers included, exaggerated ones not, falls by this much ..."""
     least_growth: float = 1.15
     """... or when no class's smallest trigger became larger by this factor, the families weighed by their leads."""
-    doubtful_reward: float = 0.42
+    doubtful_reward: float = 0.5
     """``least_reward`` of a network that is probably clean: to cut what carries a class's own evidence is worth
     something, too, where the class has few samples."""
     doubtful_growth: float = 1.4
@@ -233,7 +233,7 @@ def prune(
         carried = state.archive.best(config.candidates)
     assert state is not None
 
-    chosen, rows = choose(classifier, groups, state, select, known, config)
+    chosen, rows = choose(classifier, groups, state, (fit, reward, select), known, config)
     log += rows
     pruned = cut_clone(classifier, groups, chosen.cut)
     if chosen.cut and reprobe is not None:
@@ -389,28 +389,38 @@ def choose(
     classifier: Classifier,
     groups: Sequence[Group],
     state: Round,
-    select: Labelled,
+    parts: tuple[Labelled, Labelled, Labelled],
     triggers: Sequence[Trigger | Scaled],
     config: PruningConfig,
 ) -> tuple[Candidate, list[dict[str, Any]]]:
-    """Pick among the best masks by the mean of their rewards on the reward and the select split.
+    """Pick among the best masks by their reward on all samples together, the select split among them.
 
-    The uncut network is always a candidate, and it wins when the others' falls in probe success are under
-    ``least_fall`` or their rewards under ``least_reward``.
+    The select split alone is too small: the price of accuracy past the budget is steep, and in a hundred samples a
+    right cut and a harmful one cannot be told apart. The uncut network is always a candidate, and it wins when the
+    others' falls in probe success are under ``least_fall`` or their rewards under ``least_reward``.
+
+    Args:
+        classifier: The suspect.
+        groups: Its groups.
+        state: The last round.
+        parts: Fit, reward and select samples.
+        triggers: All triggers known by now.
+        config: Settings.
 
     Returns:
         The choice and one log row a candidate.
     """
+    _, reward, select = parts
     candidates = state.archive.best(config.candidates)
     candidates = [*(c for c in candidates if c.cut), uncut(state)]
-    judge = MaskJudge(
-        classifier, groups, select, select, triggers, config.reward.model_copy(update={"race_margin": 0.0})
-    )
-    outcome = judge(~_as_cuts([c.cut for c in candidates], len(groups)))
+    keep = ~_as_cuts([c.cut for c in candidates], len(groups))
+    patient = config.reward.model_copy(update={"race_margin": 0.0, "race_reward": 0.0})
+    outcome = MaskJudge(classifier, groups, select, select, triggers, patient)(keep)
+    together = MaskJudge(classifier, groups, _joined(*parts), _joined(reward, select), triggers, patient)(keep)
     rows, scores = [], []
     for i, candidate in enumerate(candidates):
         fall = float(state.judge.class_fall(torch.tensor([candidate.success])))
-        score = (candidate.reward + float(outcome.reward[i])) / 2
+        score = float(together.reward[i])
         if candidate.cut and (fall < config.least_fall or candidate.reward < config.least_reward):
             score = -1.0
         scores.append(score)
@@ -455,6 +465,10 @@ def _success_left(
     totals = {target: float(judge.weight[targets == target].sum()) for target in targets.tolist()}
     mine = targets == max(totals, key=totals.__getitem__)
     return float(success[mine] @ judge.weight[mine] / judge.weight[mine].sum())
+
+
+def _joined(*parts: Labelled) -> Labelled:
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def _as_cuts(cuts: Sequence[tuple[int, ...]], groups: int) -> Tensor:

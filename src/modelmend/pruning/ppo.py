@@ -24,16 +24,22 @@ WORTH = 0.002
 """Gain in reward that counts as something better: one cut's price."""
 
 
+SHIFT = 1.3
+"""Factor by which the price of certainty changes in an iteration."""
+MOST = 0.5
+"""Largest price of certainty."""
+
+
 class PPOConfig(Record):
     """Every setting of the learner."""
 
-    searches: int = 8
+    searches: int = 16
     """Searches side by side in one iteration; their masks are judged in one batch."""
-    iterations: int = 120
+    iterations: int = 240
     """Rounds of searching and learning."""
-    masks: int = 1200
+    masks: int = 2400
     """Stop after this many different masks were judged, whatever the round ..."""
-    patience: int = 250
+    patience: int = 700
     """... or when so many brought nothing better: most searches end here, an entangled backdoor takes longer."""
     learning_rate: float = 3e-3
     """Adam's, annealed linearly to a tenth."""
@@ -44,13 +50,20 @@ class PPOConfig(Record):
     clip: float = 0.2
     """Largest change of an action's probability ratio that is rewarded."""
     entropy: float = 0.03
-    """Price of certainty, keeps the agent looking around."""
+    """Least price of certainty, keeps the agent looking around."""
+    novelty: float = 0.3
+    """The price of certainty grows while a smaller share of the sets that the searches pass through is new, and falls
+    back after: an agent that has settled before the masks are spent starts to look around again."""
     value: float = 0.5
     """Weight of the critic's squared error."""
     imitation: float = 0.3
     """Weight of imitating the best searches so far; 0 = plain PPO."""
     elite: int = 4
-    """How many best searches are imitated."""
+    """How many best searches are imitated, and best sets searches begin at."""
+    returns: float = 0.25
+    """Share of the searches that begin at one of the ``elite`` best sets so far (after Go-Explore, arXiv 1901.10995) ..."""
+    undone: float = 0.3
+    """... with this share of its cuts put back."""
     gradient_norm: float = 0.5
     """Gradients are scaled down to this norm."""
     target_kl: float = 0.05
@@ -98,7 +111,7 @@ def search(
     """
     policy.eval()
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
-    state = env.reset(searches)
+    state = env.reset(searches, _beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
     done = torch.zeros(searches, dtype=torch.bool)
     while not bool(done.all()):
@@ -128,6 +141,17 @@ def search(
     return Rollout(flat, legal, action, log_prob, value, adv, adv + value), _trajectories(env, steps)
 
 
+def _beginnings(env: CutEnvironment, searches: int, generator: torch.Generator, config: PPOConfig) -> Tensor:
+    """Where searches begin ``(B, G)``: at the uncut network, and a share of them at a good set with some cuts undone."""
+    cut = torch.zeros(searches, env.groups, dtype=torch.bool)
+    good = [c for c in env.archive.best(config.elite) if c.cut]
+    for b in range(round(config.returns * searches) if good else 0):
+        chosen = good[int(torch.randint(len(good), (1,), generator=generator))]
+        left = torch.rand(len(chosen.cut), generator=generator) >= config.undone
+        cut[b, torch.tensor(chosen.cut)[left]] = True
+    return cut
+
+
 def _trajectories(env: CutEnvironment, steps: list[Any]) -> list[Trajectory]:
     """Each search up to its best set, followed by *stop*."""
     rewards = torch.stack([s[0].context[:, -1] for s in steps] + [env.state().context[:, -1]])
@@ -153,8 +177,10 @@ def update(
     elite: list[Trajectory],
     optimizer: torch.optim.Optimizer,
     config: PPOConfig,
+    price: float | None = None,
 ) -> dict[str, float]:
     """Clipped policy loss, value loss, entropy bonus, imitation of the elite; returns their last values."""
+    price = config.entropy if price is None else price
     policy.train()
     adv = rollout.advantage
     adv = (adv - adv.mean()) / (adv.std() + 1e-6) if len(adv) > 1 else adv
@@ -169,7 +195,7 @@ def update(
         surrogate = torch.minimum(ratio * adv, ratio.clamp(1 - config.clip, 1 + config.clip) * adv)
         entropy = -(log_probs.exp() * log_probs.masked_fill(~rollout.legal, 0)).sum(1).mean()
         value_loss = functional.mse_loss(value[:own], rollout.returns)
-        loss = -surrogate.mean() + config.value * value_loss - config.entropy * entropy
+        loss = -surrogate.mean() + config.value * value_loss - price * entropy
         if examples:
             imitated = masked_log_probs(logits[own:], torch.cat([t.legal for t in examples]))
             action = torch.cat([t.action for t in examples])
@@ -215,7 +241,7 @@ def learn(
     elite: list[Trajectory] = []
     rows: list[dict[str, Any]] = []
     start = since = env.archive.judged
-    record = env.archive.best()[0].reward
+    record, price = env.archive.best()[0].reward, config.entropy
     for iteration in range(config.iterations):
         spent = env.archive.judged - start
         late = deadline is not None and time.monotonic() > deadline
@@ -228,9 +254,11 @@ def learn(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - 0.9 * done)
         rollout, found = search(env, policy, config.searches, generator, config)
+        new = (env.archive.judged - start - spent) / max(1, len(rollout.action))
         elite = sorted(elite + found, key=lambda t: -t.reward)
         elite = _distinct(elite)[: config.elite]
-        figures = update(policy, env, rollout, elite, optimizer, config) if config.learn else {}
+        figures = update(policy, env, rollout, elite, optimizer, config, price) if config.learn else {}
+        price = min(price * SHIFT, MOST) if new < config.novelty else max(price / SHIFT, config.entropy)
         best = env.archive.best()[0]
         if best.reward > record + WORTH:
             record, since = best.reward, env.archive.judged
@@ -244,6 +272,8 @@ def learn(
                 "best_cut": list(best.cut),
                 "gain_over_rule": best.reward - rule_reward,
                 "steps": len(rollout.action),
+                "new": new,
+                "certainty_price": price,
                 "prior_weight": float(policy.prior_weight.detach()),
                 **figures,
             }
@@ -256,7 +286,7 @@ def _distinct(trajectories: list[Trajectory]) -> list[Trajectory]:
     seen: set[bytes] = set()
     kept = []
     for t in trajectories:
-        key = t.action.sort().values.numpy().tobytes()
+        key = t.states.cut[-1].numpy().tobytes() + t.action[-1:].numpy().tobytes()
         if key not in seen and t.reward > 0:
             seen.add(key)
             kept.append(t)
