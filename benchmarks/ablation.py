@@ -33,12 +33,15 @@ from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, prune
 from modelmend.pruning.policy import PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.problem import Problem
+from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import RuleResult
 from modelmend.steps.triggers import Probed, probed
 
 CHECKPOINTS = (50, 100, 200, 400)
 PROBE = "screen"
 """Mode of the first probe: every arm has its triggers, and it is the search that is measured."""
+PATIENT = PruningConfig(reward=RewardConfig(race_reward=0.0))
+"""Arms share what was judged; racing against the best mask so far would make an outcome depend on who asked first."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Arm:
 def arms() -> dict[str, Arm]:
     """Variants by name; ``greedy`` and ``rule`` are not searches of the agent and are run beside them."""
     long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80, patience=CHECKPOINTS[-1])
+    random = long.model_copy(update={"learn": False, "iterations": 400, "returns": 0.0})
     return {
         "agent": Arm(long),
         "agent, pre-trained": Arm(long, pretrained=True),
@@ -63,8 +67,10 @@ def arms() -> dict[str, Arm]:
         "no flow edges": Arm(long, graph=GraphConfig(flow=False)),
         "no prior": Arm(long, prior=False),
         "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),
-        "random, rule's odds": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
-        "random, even odds": Arm(long.model_copy(update={"learn": False, "iterations": 400}), prior=False),
+        "no returns": Arm(long.model_copy(update={"returns": 0.0})),
+        "no learning": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
+        "random, rule's odds": Arm(random),
+        "random, even odds": Arm(random, prior=False),
     }
 
 
@@ -127,7 +133,7 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
     found = candidates(case, budget, seed, cache)
-    return lesson(case.classifier().frozen(), fit, reward, found.triggers, seed=seed, again=found.again)
+    return lesson(case.classifier().frozen(), fit, reward, found.triggers, config=PATIENT, seed=seed, again=found.again)
 
 
 def candidates(case: Case, budget: int, seed: int, cache: Path) -> Probed:

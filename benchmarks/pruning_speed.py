@@ -2,8 +2,9 @@
 
 The masks are those that a search really judged, in its order. The honest way copies the network, zeroes the groups'
 weights and runs one eval-mode forward pass over the same samples at its best batch size. Both sides count CPU seconds on
-one thread, rewards must agree to 1e-5. *Exact*: every mask judged to the end. *Racing*: the same search with hopeless
-masks dropped early, against the honest cost of the masks that the patient search needs for the same final reward.
+one thread, rewards must agree to 1e-5. *Exact*: every mask judged to the end. *Racing*: the same search with masks that are
+hopeless or far behind dropped early, against the honest cost of the masks that the patient search needs for the same
+final reward.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.parts import divide
 from modelmend.artifacts import write_json
-from modelmend.model.groups import find_groups
 from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import connections
 from modelmend.pruning.environment import Archive, CutEnvironment, Outcome
 from modelmend.pruning.graph import build_graph, rank_prior
 from modelmend.pruning.judge import MaskJudge
-from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, strengthened, worth_following
+from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, nodes, strengthened, worth_following
 from modelmend.pruning.ppo import PPOConfig, learn
+from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, try_rules
 
 BATCHES = (16, 32, 64, 128, 256)
@@ -68,15 +69,15 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
     clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
-    found, _ = candidates(case, budget, seed, cache)
-    triggers = strengthened(worth_following(found, fit[0]), PruningConfig())
-    groups = find_groups(classifier.graph, case.input_shape)
-    wiring, config = connections(classifier.graph, groups), PruningConfig()
+    config = PruningConfig()
+    found = candidates(case, budget, seed, cache)
+    triggers = strengthened(worth_following(found.triggers, fit[0]), config)
+    groups = nodes(classifier, case.input_shape, config)
+    wiring = connections(classifier.graph, groups)
     attributes = measure(classifier, groups, wiring, fit, triggers)
     limit = min(config.max_cuts, len(groups) // 3)
 
-    def judge(margin: float) -> MaskJudge:
-        weights = config.reward.model_copy(update={"race_margin": margin})
+    def judge(weights: RewardConfig) -> MaskJudge:
         return MaskJudge(classifier, groups, clean, reward, triggers, weights, seed=seed)
 
     def search(recorder: Recorder) -> list[tuple[int, float]]:
@@ -90,10 +91,10 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
         return [(at_rules + r["masks"], r["best_reward"]) for r in rows if r["event"] == "iteration"]
 
     started = time.process_time()
-    patient = Recorder(judge(0.0))
+    patient = Recorder(judge(config.reward.model_copy(update={"race_margin": 0.0, "race_reward": 0.0})))
     built = time.process_time() - started
     patient_steps = search(patient)
-    racing = Recorder(judge(config.reward.race_margin))
+    racing = Recorder(judge(config.reward))
     racing_steps = search(racing)
     masks = torch.cat(patient.asked)
 
