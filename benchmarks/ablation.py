@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.parts import divide
 from modelmend.artifacts import sha256_json, write_json
+from modelmend.metrics import relative_der
 from modelmend.pruning.environment import Judge, Outcome
 from modelmend.pruning.graph import GraphConfig
 from modelmend.pruning.lessons import lesson
@@ -278,6 +280,53 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Gap:
+    """How one arm compares with the best rule, by rDER, over infected cases.
+
+    Attributes:
+        arm, rule: Mean rDER of either, 0..1.
+        closed: Share of the rule's gap to the ceiling (1) that the arm closes.
+        low, high: 95 % interval of ``arm - rule``: paired, models drawn anew with all their seeds.
+        no_worse: Cases in which the arm is no worse.
+        cases: All cases.
+    """
+
+    arm: float
+    rule: float
+    closed: float
+    low: float
+    high: float
+    no_worse: int
+    cases: int
+
+
+def gap(cells: Sequence[dict[str, Any]], arm: str = "whole", rule: str = "best rule", draws: int = 2000) -> Gap | None:
+    """Compare an arm with the rule on the infected cases that have both; ``None`` without any."""
+    by_model: dict[str, list[tuple[float, float]]] = {}
+    for cell in cells:
+        if cell.get("asr") is not None and {arm, rule} <= set(cell["arms"]):
+            rates = [_relative(cell, cell["arms"][name]) for name in (arm, rule)]
+            by_model.setdefault(cell["case"], []).append((rates[0], rates[1]))
+    if not by_model:
+        return None
+    pairs = np.array([pair for found in by_model.values() for pair in found])
+    models = [np.array(found) for found in by_model.values()]
+    generator = np.random.default_rng(0)
+    drawn = [
+        np.concatenate([models[i] for i in generator.integers(len(models), size=len(models))]) for _ in range(draws)
+    ]
+    low, high = np.quantile([float((d[:, 0] - d[:, 1]).mean()) for d in drawn], [0.025, 0.975])
+    mine, theirs = (float(value) for value in pairs.mean(0))
+    closed = (mine - theirs) / (1 - theirs) if theirs < 1 else 0.0
+    no_worse = int((pairs[:, 0] >= pairs[:, 1] - 1e-9).sum())
+    return Gap(mine, theirs, closed, float(low), float(high), no_worse, len(pairs))
+
+
+def _relative(cell: dict[str, Any], row: dict[str, Any]) -> float:
+    return relative_der(cell["acc"], cell["acc"] - row["drop"], cell["asr"], row["asr"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     everything = [*arms(), "greedy", "rule", *whole_arms()]
@@ -315,6 +364,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(cells[-1]["case"], {n: (r["asr"], r["drop"]) for n, r in cells[-1]["arms"].items()}, flush=True)
     infected = [cell for cell in cells if cell.get("infected", True)]
     print(table(infected) if infected else "no infected model")
+    if found := gap(infected):
+        print(
+            f"rDER {found.arm:.3f}, best rule {found.rule:.3f}: {100 * found.closed:.0f} % of its gap closed, difference "
+            f"{found.low:+.3f} .. {found.high:+.3f} (95 %), no worse in {found.no_worse} of {found.cases}"
+        )
     if clean := [cell for cell in cells if not cell.get("infected", True)]:
         print("clean models\n" + table(clean))
     return 0

@@ -86,7 +86,7 @@ class PruningConfig(Record):
     doubtful_growth: float = 1.4
     """``least_growth`` of a network that is probably clean."""
     candidates: int = 12
-    """Best masks among which the select split decides."""
+    """Best masks among which the final choice is made, on all samples."""
     pretrained: bool = False
     """Start from the shipped policy, not from an untrained one; ``policy`` is then not read."""
     policy_dir: Path | None = None
