@@ -43,6 +43,7 @@ class Recorder:
         self.judge = judge
         self.asked: list[Tensor] = []
         self.seconds = 0.0
+        self.marks: list[tuple[int, float]] = []
 
     def __call__(self, keep: Tensor) -> Outcome:
         """Judge and remember."""
@@ -50,6 +51,7 @@ class Recorder:
         started = time.process_time()
         outcome = self.judge(keep)
         self.seconds += time.process_time() - started
+        self.marks.append((sum(map(len, self.asked)), self.seconds))
         return outcome
 
 
@@ -112,7 +114,7 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
     final = min(patient_steps[-1][1], racing_steps[-1][1]) - 1e-6
     needed = next(m for m, r in patient_steps if r >= final)
     raced = next(m for m, r in racing_steps if r >= final)
-    racing_cost = (built + racing.seconds) * raced / len(torch.cat(racing.asked))
+    racing_cost = built + next(seconds for masks_asked, seconds in racing.marks if masks_asked >= raced)
     return {
         "case": case.name,
         "samples": patient.judge.samples,

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
-from modelmend.pruning.ppo import PPOConfig, _beginnings, learn
+from modelmend.pruning.policy import NeuronPolicy, PolicyConfig, State
+from modelmend.pruning.ppo import PPOConfig, _beginnings, _trajectories, learn
 from tests.pruning.toy import planted, planted_environment
 
 CONFIG = PPOConfig(masks=400, iterations=30)
@@ -68,9 +69,47 @@ def test_some_searches_begin_at_good_sets_with_cuts_put_back() -> None:
     good[0, backdoor] = True
     env.archive.judge(good)
     begun = _beginnings(env, 8, generator, config)
+    assert int(begun.sum(1).max()) < len(backdoor)  # at least one cut is undone
     assert not bool(begun[4:].any()) and bool(begun[:4].any())
     assert not bool((begun & ~good).any())
     assert float(env.reset(8, begun).context[:4, 0].max()) > 0
+
+
+def test_only_what_was_found_from_the_uncut_network_is_imitated(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    import modelmend.pruning.ppo as ppo
+
+    env, (_, backdoor), imitated = planted_environment(), planted(0), []
+    good = torch.zeros(1, env.groups, dtype=torch.bool)
+    good[0, backdoor[:4]] = True
+    env.archive.judge(good)
+    plain = ppo.update
+
+    def update(policy, env, rollout, elite, *rest):  # type: ignore[no-untyped-def]
+        imitated.extend(elite)
+        return plain(policy, env, rollout, elite, *rest)
+
+    monkeypatch.setattr(ppo, "update", update)
+    torch.manual_seed(0)
+    learn(env, NeuronPolicy(3, 3), PPOConfig(masks=300, iterations=6), seed=0)
+    assert imitated and not any(bool(t.states.cut[0].any()) for t in imitated)
+    assert max(len(t.action) for t in imitated) > 1
+
+
+def test_a_set_that_racing_dropped_is_no_example() -> None:
+    env = planted_environment()
+    env.reset(2)
+    context = torch.tensor([[0.0, 0.5, 0.9], [0.0, 0.6, 0.4]])
+    steps = [
+        (
+            State(torch.zeros(2, env.groups, dtype=torch.bool), context[:, t, None].expand(2, 5)),
+            env.legal(),
+            torch.tensor([t, t]),
+        )
+        for t in range(3)
+    ]
+    whole = torch.ones(4, 2, dtype=torch.bool)
+    whole[2, 0] = False
+    assert [t.reward for t in _trajectories(env, steps, whole)] == pytest.approx([0.5, 0.6])
 
 
 def test_an_untrained_agent_follows_the_rule() -> None:

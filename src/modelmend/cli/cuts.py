@@ -131,7 +131,7 @@ def why_nothing(cuts: Cuts) -> list[str]:
     if not reasons:
         tried = sum(1 for row in cuts.log if row["event"] == "candidate" and row["cut"])
         reasons.append(
-            f"none of {tried} candidate sets of cuts was better than none on the reward and select splits (a set must "
+            f"none of {tried} candidate sets of cuts was better than none on all samples together (a set must "
             f"be worth {config['least_reward']:.2f} and lower a class's probe success by "
             f"{config['least_fall']:.2f})"
         )

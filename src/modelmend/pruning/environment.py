@@ -145,6 +145,10 @@ class CutEnvironment:
         context = [self.cut.sum(1) / self.limit, success.mean(1), success.amax(1), 10 * o.drop, o.reward]
         return State(self.cut.clone(), torch.stack([c.float() for c in context], 1))
 
+    def whole(self) -> Tensor:
+        """Which searches stand at a set that was judged on all samples, bool ``(B,)``."""
+        return self._outcome.whole
+
     def legal(self) -> Tensor:
         """Actions that each search may take, bool ``(B, G + 1)``; stopping is always legal."""
         per_layer = torch.zeros(len(self.cut), len(self._most)).index_add_(1, self._layer, self.cut.float())

@@ -89,7 +89,7 @@ class MaskJudge:
         self.weight = pair_weights(triggers, self.pairs, held[0])
         targets = torch.tensor([target for _, target in self.pairs], dtype=torch.long)
         self._own = torch.where(targets >= 0, self._wanted[:, targets], 0.0) * (self._kind == 0)[:, None]
-        self._leader, self._ahead = -torch.inf, torch.zeros(0)
+        self._leader, self._ahead = -float("inf"), torch.zeros(0)
 
     @property
     def samples(self) -> int:
@@ -97,7 +97,10 @@ class MaskJudge:
         return len(self._kind)
 
     def __call__(self, keep: Tensor) -> Outcome:
-        """Judge masks, bool ``(M, G)``; those that are hopeless or far behind are dropped on the way (racing)."""
+        """Judge masks, bool ``(M, G)``; those that are hopeless or far behind are dropped on the way (racing).
+
+        Far behind is meant against the best mask that was asked for since ``forget``, so the order of the questions counts.
+        """
         racing, cuts = torch.arange(len(keep)), (~keep).sum(1).cpu()
         hits, chance = torch.zeros(len(keep), self.samples), torch.full((len(keep), self.samples), torch.nan)
         for i, rows in enumerate(self._slices()):
@@ -115,8 +118,25 @@ class MaskJudge:
                 self._ahead = self._on_the_way(hits[first, None], chance[first, None], cuts[first, None])
         return outcome
 
+    def forget(self) -> None:
+        """Begin a new race: nothing is behind any more."""
+        self._leader, self._ahead = -float("inf"), torch.zeros(0)
+
+    def patiently(self, keep: Tensor) -> Outcome:
+        """Outcome of masks ``(M, G)``, each judged on all samples."""
+        hits, chance = self.rows(keep)
+        return self._outcome(hits, chance, (~keep).sum(1).cpu(), torch.ones(len(keep), dtype=torch.bool))
+
     def _beaten(self, hits: Tensor, chance: Tensor, cuts: Tensor, chunk: int, judged: int) -> Tensor:
-        """Masks ``(M,)`` that need no further samples after this chunk, ``judged`` of them done."""
+        """Which masks need no further samples, bool ``(M,)``; never the uncut network.
+
+        Args:
+            hits: As of ``_rates``, ``(M, samples)``.
+            chance: The same; NaN where not judged yet.
+            cuts: Number of groups cut, ``(M,)``.
+            chunk: Index of the last judged chunk.
+            judged: Samples up to there.
+        """
         beaten = torch.zeros(len(hits), dtype=torch.bool)
         if self.config.race_margin:
             beaten |= self._hopeless(hits[:, :judged], chance[:, :judged])
@@ -124,15 +144,15 @@ class MaskJudge:
             reward = self._outcome(hits, chance, cuts, beaten).reward
             room = self.config.race_reward * (1 / judged - 1 / self.samples) ** 0.5
             beaten |= reward < self._ahead[chunk] - room
-        return beaten
+        return beaten & (cuts > 0)
 
     def _on_the_way(self, hits: Tensor, chance: Tensor, cuts: Tensor) -> Tensor:
-        """Reward of one mask ``(1, samples)`` after each chunk."""
+        """Reward of one wholly judged mask ``(1, samples)`` as it was after each chunk, ``(chunks,)``."""
         ends = torch.tensor([rows.stop for rows in self._slices()])
         seen = torch.arange(self.samples) < ends[:, None]
         n = len(ends)
         partial = torch.where(seen, chance, torch.nan)
-        return self._outcome(hits.expand(n, -1), partial, cuts.expand(n), cuts.expand(n) < 0).reward
+        return self._outcome(hits.expand(n, -1), partial, cuts.expand(n), seen.all(1)).reward
 
     def outcome_of(self, logits: Tensor, keep: Tensor) -> Outcome:
         """Outcome of masks ``(M, G)`` from logits ``(M, samples, classes)`` made elsewhere, samples as in ``x``."""
@@ -140,9 +160,10 @@ class MaskJudge:
         return self._outcome(hits, chance, (~keep).sum(1).cpu(), torch.ones(len(keep), dtype=torch.bool))
 
     def _outcome(self, hits: Tensor, chance: Tensor, cuts: Tensor, whole: Tensor) -> Outcome:
-        """The reward's formula."""
+        """The reward's formula; where not all samples are judged, the error is the one that all of them would have."""
         success, (drop, error) = self.success(hits, chance), self.drop(hits, chance)
-        cautious = drop + self.config.caution * error
+        done = (~chance[:, self._kind == 0].isnan()).float().mean(1)
+        cautious = drop + self.config.caution * error * done.sqrt()
         price = penalty(cautious, self.class_drop(hits, chance), self.config) + self.config.price * cuts
         return Outcome((self.fall(success) - price).clamp(-1, 1), success, drop, whole)
 
@@ -225,7 +246,7 @@ class MaskJudge:
 
 
 def _interleaved(kind: Tensor, seed: int) -> Tensor:
-    """A random order in which every stretch of samples holds its share of each kind."""
+    """A random order ``(N,)`` of samples of these kinds ``(N,)`` in which every stretch holds its share of each kind."""
     generator = torch.Generator().manual_seed(seed)
     place = torch.empty(len(kind))
     for one in torch.unique(kind):

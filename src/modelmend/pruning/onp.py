@@ -68,7 +68,7 @@ class PruningConfig(Record):
     refreshes: int = 3
     """How often the pruned network is probed again, the triggers found there joining the reward."""
     later: float = 0.5
-    """Share of the learner's masks and iterations in the rounds after the first, which begin with the best masks found."""
+    """Share of the learner's masks, iterations and patience in the rounds after the first, which begin with the best masks found."""
     exaggeration: float = 1.5
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.1
@@ -179,7 +179,7 @@ def prune(
         classifier: The suspect; never changed.
         fit: Samples and classes that the triggers were fitted to; also count for clean accuracy.
         reward: Samples that give the reward.
-        select: Samples that choose among finished candidates.
+        select: Samples that the search does not read; with the others they choose among finished candidates.
         triggers: Candidate triggers; with none, nothing is cut.
         config: Settings.
         seed: Of policy and search: same seed, same result.
@@ -245,8 +245,9 @@ def prune(
         if class_growth(ratios, triggers) < config.least_growth:
             chosen, pruned = uncut(state), classifier.clone()
     log.append(_row("chosen", chosen))
+    patient = Archive(state.judge.patiently)  # what racing dropped was not judged on all samples
     evidence = Evidence(
-        groups, state.context.attributes, state.graph, state.policy, state.judge, state.archive, chosen, config.max_cuts
+        groups, state.context.attributes, state.graph, state.policy, state.judge, patient, chosen, config.max_cuts
     )
     progress("explaining the cuts", 0, 1)
     explanation = explain(evidence, seed=seed) if config.explain else {}
@@ -352,7 +353,7 @@ def search_round(
     ]
     learner = config.ppo
     if number:
-        less = {name: round(config.later * getattr(learner, name)) for name in ("masks", "iterations")}
+        less = {name: round(config.later * getattr(learner, name)) for name in ("masks", "iterations", "patience")}
         learner = learner.model_copy(update=less)
     rows = learn(env, policy, learner, seed=seed, rule_reward=rules[0].reward, deadline=deadline, progress=progress)
     log += [{**row, "round": number} for row in rows]
@@ -397,7 +398,8 @@ def choose(
 
     The select split alone is too small: the price of accuracy past the budget is steep, and in a hundred samples a
     right cut and a harmful one cannot be told apart. The uncut network is always a candidate, and it wins when the
-    others' falls in probe success are under ``least_fall`` or their rewards under ``least_reward``.
+    others' falls in probe success are under ``least_fall`` or their rewards, in the search or on all samples, under
+    ``least_reward``.
 
     Args:
         classifier: The suspect.
@@ -414,14 +416,15 @@ def choose(
     candidates = state.archive.best(config.candidates)
     candidates = [*(c for c in candidates if c.cut), uncut(state)]
     keep = ~_as_cuts([c.cut for c in candidates], len(groups))
-    patient = config.reward.model_copy(update={"race_margin": 0.0, "race_reward": 0.0})
+    unhurried = {"race_margin": 0.0, "race_reward": 0.0, "triggered": len(triggers) * (len(reward[1]) + len(select[1]))}
+    patient = config.reward.model_copy(update=unhurried)
     outcome = MaskJudge(classifier, groups, select, select, triggers, patient)(keep)
     together = MaskJudge(classifier, groups, _joined(*parts), _joined(reward, select), triggers, patient)(keep)
     rows, scores = [], []
     for i, candidate in enumerate(candidates):
         fall = float(state.judge.class_fall(torch.tensor([candidate.success])))
         score = float(together.reward[i])
-        if candidate.cut and (fall < config.least_fall or candidate.reward < config.least_reward):
+        if candidate.cut and (fall < config.least_fall or min(candidate.reward, score) < config.least_reward):
             score = -1.0
         scores.append(score)
         rows.append(

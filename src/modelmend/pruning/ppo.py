@@ -39,7 +39,7 @@ class PPOConfig(Record):
     """Rounds of searching and learning."""
     masks: int = 2400
     """Stop after this many different masks were judged, whatever the round ..."""
-    patience: int = 700
+    patience: int = 1000
     """... or when so many brought nothing better: most searches end here, an entangled backdoor takes longer."""
     learning_rate: float = 3e-3
     """Adam's, annealed linearly to a tenth."""
@@ -63,13 +63,14 @@ class PPOConfig(Record):
     returns: float = 0.25
     """Share of the searches that begin at one of the ``elite`` best sets so far (after Go-Explore, arXiv 1901.10995) ..."""
     undone: float = 0.3
-    """... with this share of its cuts put back."""
+    """... with at least one of its cuts, and this share of the others, put back. Only what the agent found from the
+    uncut network is imitated."""
     gradient_norm: float = 0.5
     """Gradients are scaled down to this norm."""
     target_kl: float = 0.05
     """An iteration's epochs end when the policy has moved this far."""
     learn: bool = True
-    """False: never take a gradient step (the ablation: sample the untrained policy)."""
+    """False: never take a gradient step (the ablation: sample the untrained policy; with ``returns`` near good sets, too)."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def search(
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
     state = env.reset(searches, _beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+    whole = [env.whole()]
     done = torch.zeros(searches, dtype=torch.bool)
     while not bool(done.all()):
         legal = env.legal()
@@ -123,6 +125,7 @@ def search(
         following, reward, done = env.step(action)
         chosen = log_probs.gather(1, action[:, None]).squeeze(1)
         steps.append((state, legal, action, chosen, value, reward, alive))
+        whole.append(env.whole())
         state = following
 
     advantage, running = [torch.empty(0)] * len(steps), torch.zeros(searches)
@@ -138,23 +141,27 @@ def search(
     flat = State.cat([s[0] for s in steps])[alive]
     legal, action, log_prob, value = (torch.cat([s[i] for s in steps])[alive] for i in (1, 2, 3, 4))  # type: ignore[misc]
     adv = torch.cat(advantage)[alive]
-    return Rollout(flat, legal, action, log_prob, value, adv, adv + value), _trajectories(env, steps)
+    return Rollout(flat, legal, action, log_prob, value, adv, adv + value), _trajectories(
+        env, steps, torch.stack(whole)
+    )
 
 
 def _beginnings(env: CutEnvironment, searches: int, generator: torch.Generator, config: PPOConfig) -> Tensor:
-    """Where searches begin ``(B, G)``: at the uncut network, and a share of them at a good set with some cuts undone."""
+    """Where searches begin, bool ``(B, G)``: at the uncut network, or at a good set with at least one cut undone."""
     cut = torch.zeros(searches, env.groups, dtype=torch.bool)
-    good = [c for c in env.archive.best(config.elite) if c.cut]
+    good = [c for c in env.archive.best(config.elite) if c.cut and c.reward > 0]
     for b in range(round(config.returns * searches) if good else 0):
         chosen = good[int(torch.randint(len(good), (1,), generator=generator))]
         left = torch.rand(len(chosen.cut), generator=generator) >= config.undone
+        left[int(torch.randint(len(left), (1,), generator=generator))] = False
         cut[b, torch.tensor(chosen.cut)[left]] = True
     return cut
 
 
-def _trajectories(env: CutEnvironment, steps: list[Any]) -> list[Trajectory]:
-    """Each search up to its best set, followed by *stop*."""
+def _trajectories(env: CutEnvironment, steps: list[Any], whole: Tensor) -> list[Trajectory]:
+    """Each search up to its best set among the wholly judged ``(T + 1, B)``, followed by *stop*."""
     rewards = torch.stack([s[0].context[:, -1] for s in steps] + [env.state().context[:, -1]])
+    rewards = rewards.masked_fill(~whole, -torch.inf)
     found = []
     for b in range(rewards.shape[1]):
         length = int(rewards[:, b].argmax())
@@ -179,7 +186,10 @@ def update(
     config: PPOConfig,
     price: float | None = None,
 ) -> dict[str, float]:
-    """Clipped policy loss, value loss, entropy bonus, imitation of the elite; returns their last values."""
+    """Clipped policy loss, value loss, entropy bonus, imitation of the elite; returns their last values.
+
+    ``price`` is that of certainty; ``None``: the settings' least one.
+    """
     price = config.entropy if price is None else price
     policy.train()
     adv = rollout.advantage
@@ -254,10 +264,12 @@ def learn(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - 0.9 * done)
         rollout, found = search(env, policy, config.searches, generator, config)
-        new = (env.archive.judged - start - spent) / max(1, len(rollout.action))
+        new = (env.archive.judged - start - spent) / max(1, int((rollout.action < env.groups).sum()))
+        found = [t for t in found if not bool(t.states.cut[0].any())]
         elite = sorted(elite + found, key=lambda t: -t.reward)
         elite = _distinct(elite)[: config.elite]
         figures = update(policy, env, rollout, elite, optimizer, config, price) if config.learn else {}
+        paid = price
         price = min(price * SHIFT, MOST) if new < config.novelty else max(price / SHIFT, config.entropy)
         best = env.archive.best()[0]
         if best.reward > record + WORTH:
@@ -273,7 +285,7 @@ def learn(
                 "gain_over_rule": best.reward - rule_reward,
                 "steps": len(rollout.action),
                 "new": new,
-                "certainty_price": price,
+                "certainty_price": paid,
                 "prior_weight": float(policy.prior_weight.detach()),
                 **figures,
             }
@@ -286,7 +298,9 @@ def _distinct(trajectories: list[Trajectory]) -> list[Trajectory]:
     seen: set[bytes] = set()
     kept = []
     for t in trajectories:
-        key = t.states.cut[-1].numpy().tobytes() + t.action[-1:].numpy().tobytes()
+        reached = t.states.cut[-1].clone()
+        reached[t.action[-1:][t.action[-1:] < len(reached)]] = True
+        key = reached.numpy().tobytes()
         if key not in seen and t.reward > 0:
             seen.add(key)
             kept.append(t)

@@ -60,6 +60,7 @@ class Problem:
         Returns:
             The environment, its archive holding the rules' masks, and the rules, best first.
         """
+        self.judge.forget()
         archive = Archive(judge or self.judge)
         results = try_rules(self.context, archive, self.limit, rules)
         first = rank_prior(results[0].score) if prior else torch.zeros(len(self.groups))

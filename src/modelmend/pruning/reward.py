@@ -21,7 +21,7 @@ class RewardConfig(Record):
     race_margin: float = 3.0
     """Racing drops a mask when its accuracy drop on the first samples exceeds the budget by so many standard errors
     (and by 5 points); 0 = never."""
-    race_reward: float = 2.5
+    race_reward: float = 3.0
     """Racing drops a mask when its reward on the first n of N samples is behind that of the best mask so far on the
     same samples by ``race_reward sqrt(1/n - 1/N)``; 0 = never."""
     triggered: int = 256

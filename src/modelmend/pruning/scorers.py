@@ -119,7 +119,8 @@ def try_rules(context: Context, archive: Archive, limit: int, names: tuple[str, 
     for name in names or tuple(SCORERS):
         score = SCORERS[name](context)
         masks = prefixes(score, context.wiring.layer, limit)
-        rewards = archive.judge(masks).reward
+        outcome = archive.judge(masks)
+        rewards = outcome.reward.masked_fill(~outcome.whole, -torch.inf)
         best = int(rewards.argmax()) if len(rewards) else -1
         reward, cut = 0.0, torch.zeros(len(score), dtype=torch.bool)
         if best >= 0 and float(rewards[best]) > 0:
