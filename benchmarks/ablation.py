@@ -347,6 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else [options.arms]
     )
     configs = [config.model_dump(mode="json") for config in whole_arms().values()]
+    if not options.end_to_end:
+        configs = [{"arms": repr(arms())}, PATIENT.model_dump(mode="json")]
     made_by = sha256_json([sorted(names), configs]).removeprefix("sha256:")[:6]
     kind, one = ("whole", run_whole) if options.end_to_end else ("search", run_case)
     cells = []
