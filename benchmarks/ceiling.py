@@ -50,12 +50,11 @@ def ceiling(case: Case, budget: int, seed: int, *, branches: bool) -> dict[str, 
     trigger, classifier = TrueTrigger(case.sealed.open(purpose=PURPOSE)), case.classifier().frozen()
     parts, config = divide(draw_budget(case.pool, budget, seed), seed), PruningConfig(branches=branches)
     groups, reward = nodes(classifier, case.input_shape, config), (parts.reward.x, parts.reward.y)
-    patient = config.reward.model_copy(update={"race_margin": 0.0, "race_reward": 0.0})
-    judge = MaskJudge(classifier, groups, parts.repair, reward, cast("Any", [trigger]), patient, seed=seed)
+    judge = MaskJudge(classifier, groups, parts.repair, reward, cast("Any", [trigger]), config.reward, seed=seed)
     keep, best = torch.ones(len(groups), dtype=torch.bool), 0.0
     while int((~keep).sum()) < MOST:
         masks = keep.repeat(len(groups), 1).fill_diagonal_(False)
-        rewards = judge(masks).reward.masked_fill(~keep, -torch.inf)
+        rewards = judge.patiently(masks).reward.masked_fill(~keep, -torch.inf)
         if float(rewards.max()) <= best + WORTH:
             break
         best = float(rewards.max())

@@ -27,10 +27,9 @@ from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import connections
 from modelmend.pruning.environment import Archive, CutEnvironment, Outcome
 from modelmend.pruning.graph import build_graph, rank_prior
-from modelmend.pruning.judge import MaskJudge
+from modelmend.pruning.judge import MaskJudge, joined
 from modelmend.pruning.onp import PruningConfig, cut_clone, new_policy, nodes, strengthened, worth_following
 from modelmend.pruning.ppo import PPOConfig, learn
-from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import Context, try_rules
 
 BATCHES = (16, 32, 64, 128, 256)
@@ -39,8 +38,9 @@ BATCHES = (16, 32, 64, 128, 256)
 class Recorder:
     """A judge that writes down what it was asked, in which batches."""
 
-    def __init__(self, judge: MaskJudge) -> None:
+    def __init__(self, judge: MaskJudge, *, patient: bool) -> None:
         self.judge = judge
+        self._ask = judge.patiently if patient else judge
         self.asked: list[Tensor] = []
         self.seconds = 0.0
         self.marks: list[tuple[int, float]] = []
@@ -49,7 +49,7 @@ class Recorder:
         """Judge and remember."""
         self.asked.append(keep.clone())
         started = time.process_time()
-        outcome = self.judge(keep)
+        outcome = self._ask(keep)
         self.seconds += time.process_time() - started
         self.marks.append((sum(map(len, self.asked)), self.seconds))
         return outcome
@@ -70,7 +70,6 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
-    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
     config = PruningConfig()
     found = candidates(case, budget, seed, cache)
     triggers = strengthened(worth_following(found.triggers, fit[0]), config)
@@ -79,8 +78,8 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
     attributes = measure(classifier, groups, wiring, fit, triggers)
     limit = min(config.max_cuts, len(groups) // 3)
 
-    def judge(weights: RewardConfig) -> MaskJudge:
-        return MaskJudge(classifier, groups, clean, reward, triggers, weights, seed=seed)
+    def judge() -> MaskJudge:
+        return MaskJudge(classifier, groups, joined(fit, reward), reward, triggers, config.reward, seed=seed)
 
     def search(recorder: Recorder) -> list[tuple[int, float]]:
         """One search; after which number of masks it held which best reward."""
@@ -93,10 +92,10 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
         return [(at_rules + r["masks"], r["best_reward"]) for r in rows if r["event"] == "iteration"]
 
     started = time.process_time()
-    patient = Recorder(judge(config.reward.model_copy(update={"race_margin": 0.0, "race_reward": 0.0})))
+    patient = Recorder(judge(), patient=True)
     built = time.process_time() - started
     patient_steps = search(patient)
-    racing = Recorder(judge(config.reward))
+    racing = Recorder(judge(), patient=False)
     racing_steps = search(racing)
     masks = torch.cat(patient.asked)
 
@@ -109,7 +108,7 @@ def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[st
         logits, spent = honest(case, x, cuts[i], groups, batch)
         seconds.append(spent)
         by_hand = patient.judge.outcome_of(logits[None], masks[i : i + 1])
-        gap = max(gap, abs(float(by_hand.reward - patient.judge(masks[i : i + 1]).reward)))
+        gap = max(gap, abs(float(by_hand.reward - patient.judge.patiently(masks[i : i + 1]).reward)))
     each = sum(seconds) / len(seconds)
     final = min(patient_steps[-1][1], racing_steps[-1][1]) - 1e-6
     needed = next(m for m, r in patient_steps if r >= final)

@@ -6,7 +6,11 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Cell = Mapping[str, Any]
+DRAWS = 10_000
+"""Of a bootstrap."""
 
 _COLUMNS: tuple[tuple[str, Callable[[Cell], float | None], float, int], ...] = (
     ("ACC before %", lambda c: c["before"]["acc"], 100, 1),
@@ -31,6 +35,24 @@ def spread(values: Iterable[float | None], scale: float = 1, digits: int = 1) ->
     if len(found) == 1:
         return f"{found[0]:.{digits}f}"
     return f"{statistics.fmean(found):.{digits}f} ± {statistics.stdev(found):.{digits}f}"
+
+
+def interval(differences: dict[str, list[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean of paired differences and a 95 % percentile bootstrap interval over models.
+
+    Args:
+        differences: By model, one a seed; seeds of one model are averaged, so that they do not count as models.
+        seed: Of the draws.
+
+    Returns:
+        Mean, lower and upper end; of a single model the ends are NaN.
+    """
+    means = np.array([statistics.fmean(values) for values in differences.values()])
+    if len(means) < 2:
+        return float(means.mean()), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(means), size=(DRAWS, len(means)))
+    low, high = np.quantile(means[drawn].mean(1), (0.025, 0.975))
+    return float(means.mean()), float(low), float(high)
 
 
 def _rows(cells: Sequence[Cell], key: Callable[[Cell], tuple[str, ...]]) -> list[str]:

@@ -12,19 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.ablation import CHECKPOINTS, Arm, pose, reward_at, run_arm, shared
 from benchmarks.cases import Case, case_options, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
+from benchmarks.table import interval
 from modelmend.artifacts import sha256_file, write_json
 from modelmend.pruning.onp import cut_clone
 from modelmend.pruning.ppo import PPOConfig
@@ -34,7 +35,6 @@ ALL = CHECKPOINTS[-1]
 THIRD = 133
 MARKS = (25, 50, 100, THIRD, 200, ALL)
 TRAINED = ("zero-shot", "adapted")
-DRAWS = 10_000
 
 Cell = dict[str, Any]
 
@@ -77,31 +77,13 @@ def masks_to(row: dict[str, Any], reward: float) -> int | None:
     return next((number for number, reached in row["curve"] if reached >= reward - 1e-9), None)
 
 
-def interval(differences: dict[str, list[float]], seed: int = 0) -> tuple[float, float, float]:
-    """Mean of paired differences and a 95 % percentile bootstrap interval over models.
-
-    Args:
-        differences: By model, one a seed; seeds of one model are averaged, so that they do not count as models.
-        seed: Of the draws.
-
-    Returns:
-        Mean, lower and upper end; of a single model the ends are NaN.
-    """
-    means = np.array([statistics.fmean(values) for values in differences.values()])
-    if len(means) < 2:
-        return float(means.mean()), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(means), size=(DRAWS, len(means)))
-    low, high = np.quantile(means[drawn].mean(1), (0.025, 0.975))
-    return float(means.mean()), float(low), float(high)
-
-
 def paired(cells: Sequence[Cell], difference: Callable[[dict[str, Any]], float]) -> str:
     """``mean [low, high]`` of a difference between the arms of one case."""
     by_model: dict[str, list[float]] = {}
     for cell in cells:
         by_model.setdefault(cell["case"], []).append(difference(cell["arms"]))
     mean, low, high = (round(figure, 3) + 0.0 for figure in interval(by_model))
-    return f"{mean:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+    return f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
 
 
 def table(cells: Sequence[Cell]) -> str:

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 from benchmarks.ablation import Diary
-from benchmarks.transfer import interval, learned_on, masks_to, table
+from benchmarks.table import interval
+from benchmarks.transfer import learned_on, masks_to, table
 
 from modelmend.pruning.environment import Outcome
 from modelmend.pruning.scorers import RuleResult

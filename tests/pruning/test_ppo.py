@@ -72,7 +72,7 @@ def test_some_searches_begin_at_good_sets_with_cuts_put_back() -> None:
     assert int(begun.sum(1).max()) < len(backdoor)  # at least one cut is undone
     assert not bool(begun[4:].any()) and bool(begun[:4].any())
     assert not bool((begun & ~good).any())
-    assert float(env.reset(8, begun).context[:4, 0].max()) > 0
+    assert float(env.begin(begun).context[:4, 0].max()) > 0
 
 
 def test_only_what_was_found_from_the_uncut_network_is_imitated(monkeypatch) -> None:  # type: ignore[no-untyped-def]

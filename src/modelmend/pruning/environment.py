@@ -131,11 +131,15 @@ class CutEnvironment:
         """Number of groups; the action of this index means *stop*."""
         return len(self._layer)
 
-    def reset(self, batch: int, cut: Tensor | None = None) -> State:
-        """Start ``batch`` searches from the uncut network, or from cut sets, bool ``(B, G)``."""
-        self.cut = torch.zeros(batch, self.groups, dtype=torch.bool) if cut is None else cut.clone()
+    def reset(self, batch: int) -> State:
+        """Start ``batch`` searches from the uncut network."""
+        return self.begin(torch.zeros(batch, self.groups, dtype=torch.bool))
+
+    def begin(self, cut: Tensor) -> State:
+        """Start a search from each of these cut sets, bool ``(B, G)``."""
+        self.cut = cut.clone()
         self._outcome = self.archive.judge(self.cut)
-        self.done = torch.zeros(batch, dtype=torch.bool)
+        self.done = torch.zeros(len(cut), dtype=torch.bool)
         return self.state()
 
     def state(self) -> State:

@@ -110,7 +110,7 @@ class MaskJudge:
                 hits[racing, rows], chance[racing, rows] = self._rates(self.forward.logits(keep[racing], i), rows)
         whole = torch.zeros(len(keep), dtype=torch.bool)
         whole[racing] = True
-        outcome = self._outcome(hits, chance, cuts, whole)
+        outcome = Outcome(*self._worth(hits, chance, cuts), whole)
         if self.config.race_reward and len(racing):
             first = racing[outcome.reward[racing].argmax()]
             if float(outcome.reward[first]) > self._leader:
@@ -124,8 +124,7 @@ class MaskJudge:
 
     def patiently(self, keep: Tensor) -> Outcome:
         """Outcome of masks ``(M, G)``, each judged on all samples."""
-        hits, chance = self.rows(keep)
-        return self._outcome(hits, chance, (~keep).sum(1).cpu(), torch.ones(len(keep), dtype=torch.bool))
+        return self._of_all(*self.rows(keep), keep)
 
     def _beaten(self, hits: Tensor, chance: Tensor, cuts: Tensor, chunk: int, judged: int) -> Tensor:
         """Which masks need no further samples, bool ``(M,)``; never the uncut network.
@@ -141,7 +140,7 @@ class MaskJudge:
         if self.config.race_margin:
             beaten |= self._hopeless(hits[:, :judged], chance[:, :judged])
         if self.config.race_reward and len(self._ahead):
-            reward = self._outcome(hits, chance, cuts, beaten).reward
+            reward, _, _ = self._worth(hits, chance, cuts)
             room = self.config.race_reward * (1 / judged - 1 / self.samples) ** 0.5
             beaten |= reward < self._ahead[chunk] - room
         return beaten & (cuts > 0)
@@ -152,20 +151,27 @@ class MaskJudge:
         seen = torch.arange(self.samples) < ends[:, None]
         n = len(ends)
         partial = torch.where(seen, chance, torch.nan)
-        return self._outcome(hits.expand(n, -1), partial, cuts.expand(n), seen.all(1)).reward
+        return self._worth(hits.expand(n, -1), partial, cuts.expand(n))[0]
 
     def outcome_of(self, logits: Tensor, keep: Tensor) -> Outcome:
         """Outcome of masks ``(M, G)`` from logits ``(M, samples, classes)`` made elsewhere, samples as in ``x``."""
-        hits, chance = self._rates(logits, slice(0, self.samples))
-        return self._outcome(hits, chance, (~keep).sum(1).cpu(), torch.ones(len(keep), dtype=torch.bool))
+        return self._of_all(*self._rates(logits, slice(0, self.samples)), keep)
 
-    def _outcome(self, hits: Tensor, chance: Tensor, cuts: Tensor, whole: Tensor) -> Outcome:
-        """The reward's formula; where not all samples are judged, the error is the one that all of them would have."""
+    def _of_all(self, hits: Tensor, chance: Tensor, keep: Tensor) -> Outcome:
+        """Outcome of masks ``(M, G)`` that were judged on all samples."""
+        whole = torch.ones(len(keep), dtype=torch.bool)
+        return Outcome(*self._worth(hits, chance, (~keep).sum(1).cpu()), whole)
+
+    def _worth(self, hits: Tensor, chance: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reward ``(M,)``, success ``(M, P)`` and accuracy drop ``(M,)`` of masks that cut so many groups ``(M,)``.
+
+        Where not all samples are judged (NaN), the error is the one that all of them would have.
+        """
         success, (drop, error) = self.success(hits, chance), self.drop(hits, chance)
         done = (~chance[:, self._kind == 0].isnan()).float().mean(1)
         cautious = drop + self.config.caution * error * done.sqrt()
         price = penalty(cautious, self.class_drop(hits, chance), self.config) + self.config.price * cuts
-        return Outcome((self.fall(success) - price).clamp(-1, 1), success, drop, whole)
+        return (self.fall(success) - price).clamp(-1, 1), success, drop
 
     def rows(self, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Hit or not and its probability, of each mask and sample ``(M, samples)``, without racing."""
@@ -243,6 +249,11 @@ class MaskJudge:
         """Whether the accuracy drop so far is past the budget beyond doubt, ``(M,)``."""
         drop, error = self.drop(hits, chance)
         return drop - self.config.budget > (self.config.race_margin * error).clamp_min(0.05)
+
+
+def joined(*parts: Labelled) -> Labelled:
+    """Several splits as one."""
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def _interleaved(kind: Tensor, seed: int) -> Tensor:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from modelmend.errors import InputError
 from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import connections
-from modelmend.pruning.judge import Labelled, MaskJudge
+from modelmend.pruning.judge import Labelled, MaskJudge, joined
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes, strengthened, worth_following
 from modelmend.pruning.problem import Problem, longest
 from modelmend.pruning.refresh import Reprobe, Scaled, held_to_size
@@ -51,12 +49,13 @@ def lesson(
     if not groups or not triggers:
         raise InputError("no prunable group" if not groups else "no candidate trigger", fix="leave this network out")
     wiring = connections(classifier.graph, groups)
-    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
 
     def pose(known: Sequence[Trigger | Scaled]) -> Problem:
         strong = strengthened(known, config)
         attributes = measure(classifier, groups, wiring, fit, strong)
-        judge = MaskJudge(classifier, groups, clean, reward, strong, config.reward, seed=seed, memory=memory)
+        judge = MaskJudge(
+            classifier, groups, joined(fit, reward), reward, strong, config.reward, seed=seed, memory=memory
+        )
         limit = longest(len(groups), config.max_cuts)
         return Problem(groups, wiring, attributes, judge, limit, config.layer_share)
 

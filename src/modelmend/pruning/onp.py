@@ -26,7 +26,7 @@ from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate
 from modelmend.pruning.explanation import Evidence, explain
 from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig
-from modelmend.pruning.judge import Labelled, MaskJudge, pair_weights
+from modelmend.pruning.judge import Labelled, MaskJudge, joined, pair_weights
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.pretrain import load_policy
@@ -330,8 +330,7 @@ def search_round(
     """
     progress("measuring the neurons", 0, 1)
     attributes = measure(classifier, groups, wiring, fit, triggers)
-    clean = (torch.cat([fit[0], reward[0]]), torch.cat([fit[1], reward[1]]))
-    judge = MaskJudge(classifier, groups, clean, reward, triggers, config.reward, seed=seed)
+    judge = MaskJudge(classifier, groups, joined(fit, reward), reward, triggers, config.reward, seed=seed)
     problem = Problem(
         groups, wiring, attributes, judge, longest(len(groups), config.max_cuts), layer_share=config.layer_share
     )
@@ -416,10 +415,10 @@ def choose(
     candidates = state.archive.best(config.candidates)
     candidates = [*(c for c in candidates if c.cut), uncut(state)]
     keep = ~_as_cuts([c.cut for c in candidates], len(groups))
-    unhurried = {"race_margin": 0.0, "race_reward": 0.0, "triggered": len(triggers) * (len(reward[1]) + len(select[1]))}
-    patient = config.reward.model_copy(update=unhurried)
-    outcome = MaskJudge(classifier, groups, select, select, triggers, patient)(keep)
-    together = MaskJudge(classifier, groups, _joined(*parts), _joined(reward, select), triggers, patient)(keep)
+    held = joined(reward, select)
+    every = config.reward.model_copy(update={"triggered": len(triggers) * len(held[1])})
+    outcome = MaskJudge(classifier, groups, select, select, triggers, every).patiently(keep)
+    together = MaskJudge(classifier, groups, joined(*parts), held, triggers, every).patiently(keep)
     rows, scores = [], []
     for i, candidate in enumerate(candidates):
         fall = float(state.judge.class_fall(torch.tensor([candidate.success])))
@@ -468,10 +467,6 @@ def _success_left(
     totals = {target: float(judge.weight[targets == target].sum()) for target in targets.tolist()}
     mine = targets == max(totals, key=totals.__getitem__)
     return float(success[mine] @ judge.weight[mine] / judge.weight[mine].sum())
-
-
-def _joined(*parts: Labelled) -> Labelled:
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def _as_cuts(cuts: Sequence[tuple[int, ...]], groups: int) -> Tensor:

@@ -22,8 +22,6 @@ from modelmend.records import Record
 
 WORTH = 0.002
 """Gain in reward that counts as something better: one cut's price."""
-
-
 SHIFT = 1.3
 """Factor by which the price of certainty changes in an iteration."""
 MOST = 0.5
@@ -112,7 +110,7 @@ def search(
     """
     policy.eval()
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
-    state = env.reset(searches, _beginnings(env, searches, generator, config))
+    state = env.begin(_beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
     whole = [env.whole()]
     done = torch.zeros(searches, dtype=torch.bool)
@@ -141,9 +139,8 @@ def search(
     flat = State.cat([s[0] for s in steps])[alive]
     legal, action, log_prob, value = (torch.cat([s[i] for s in steps])[alive] for i in (1, 2, 3, 4))  # type: ignore[misc]
     adv = torch.cat(advantage)[alive]
-    return Rollout(flat, legal, action, log_prob, value, adv, adv + value), _trajectories(
-        env, steps, torch.stack(whole)
-    )
+    rollout = Rollout(flat, legal, action, log_prob, value, adv, adv + value)
+    return rollout, _trajectories(env, steps, torch.stack(whole))
 
 
 def _beginnings(env: CutEnvironment, searches: int, generator: torch.Generator, config: PPOConfig) -> Tensor:
@@ -298,8 +295,9 @@ def _distinct(trajectories: list[Trajectory]) -> list[Trajectory]:
     seen: set[bytes] = set()
     kept = []
     for t in trajectories:
-        reached = t.states.cut[-1].clone()
-        reached[t.action[-1:][t.action[-1:] < len(reached)]] = True
+        reached, last = t.states.cut[-1].clone(), int(t.action[-1])
+        if last < len(reached):
+            reached[last] = True
         key = reached.numpy().tobytes()
         if key not in seen and t.reward > 0:
             seen.add(key)
