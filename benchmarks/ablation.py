@@ -141,9 +141,9 @@ def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
 def candidates(case: Case, budget: int, seed: int, cache: Path) -> Probed:
     """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
     parts = divide(draw_budget(case.pool, budget, seed), seed)
-    fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
+    fit, reward, select = ((part.x, part.y) for part in (parts.fit, parts.reward, parts.select))
     name = f"{case.name}-{budget}-{seed}"
-    return probed(cache, name, case.classifier().frozen(), fit, reward, mode=PROBE, seed=seed)
+    return probed(cache, name, case.classifier().frozen(), fit, reward, mode=PROBE, seed=seed, more=select)
 
 
 def run_arm(problem: Problem, judge: Judge, arm: Arm, seed: int) -> dict[str, Any]:

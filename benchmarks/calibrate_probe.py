@@ -103,11 +103,11 @@ def _digits_finding(name: str, arch: str, attack: str | None, seed: int) -> dict
     model = Classifier(export_module(trained.module, (1, SIDE, SIDE)), recipe.preprocessing, 10)
     samples = make_samples(data.x_clean, data.y_clean, source=name)
     parts = split(samples, seed)
-    fitted, held = ((samples.x[part], samples.y[part]) for part in (parts.fit, parts.reward))
+    fitted, held, more = ((samples.x[part], samples.y[part]) for part in (parts.fit, parts.reward, parts.select))
     infected = trained.asr is not None and trained.asr >= INFECTED
     target = None if trained.sealed is None else trained.sealed.open(purpose=PURPOSE).target_class
     about = {"name": name, "group": "digits", "attack": attack, "infected": infected, "asr": trained.asr}
-    return about | as_json(probe(model, fitted, held, mode="screen", seed=seed).evidence, target)
+    return about | as_json(probe(model, fitted, held, mode="screen", seed=seed, more=more).evidence, target)
 
 
 def unseen_attack(fitted: Sequence[Finding], judged: Sequence[Finding]) -> list[float]:

@@ -42,9 +42,9 @@ class Triggers:
         self.used = True
         if self._result is None:
             started, spent = time.monotonic(), sample_passes()
-            fit, reward = self.parts.fit, self.parts.reward
-            pairs = (fit.x, fit.y), (reward.x, reward.y)
-            self._result = probe(self._classifier, *pairs, mode="full", seed=self._seed, progress=progress)
+            fit, reward, more = ((part.x, part.y) for part in (self.parts.fit, self.parts.reward, self.parts.select))
+            look = self._classifier, fit, reward
+            self._result = probe(*look, mode="full", seed=self._seed, progress=progress, more=more)
             self.seconds, self.passes = time.monotonic() - started, sample_passes() - spent
         return self._result
 

@@ -24,9 +24,9 @@ from benchmarks.cases import Case, _from_zoo, draw_budget
 from modelmend.artifacts import write_json
 from modelmend.probe.calibration import features, probability
 from modelmend.probe.choice import KEPT, USED
-from modelmend.probe.margin import MARGIN
 from modelmend.probe.run import probe
 from modelmend.probe.score import suspicion
+from modelmend.probe.witnesses import NOISES
 from modelmend.records import ClassEvidence, Evidence
 from modelmend.redteam.sealed import PURPOSE
 from modelmend.redteam.store import read_records
@@ -37,7 +37,7 @@ BUDGET = 1000
 """Clean samples that the defender has; a fifth fits triggers, a fifth is held out for their success."""
 TRANSFERS = 0.6
 """A candidate trigger transfers if it flips this share of held-out samples."""
-ALL = (*USED, KEPT, MARGIN)
+ALL = (*USED, KEPT, *NOISES)
 """Families whose evidence counts."""
 
 
@@ -71,9 +71,9 @@ def look_at(case: Case, group: str, asr: float | None, mode: str, budget: int, s
     """The probe on one model, as JSON."""
     samples = draw_budget(case.pool, budget, seed)
     parts = split(samples, seed)
-    fit, holdout = ((samples.x[index], samples.y[index]) for index in (parts.fit, parts.reward))
+    fit, holdout, more = ((samples.x[index], samples.y[index]) for index in (parts.fit, parts.reward, parts.select))
     started = time.process_time()
-    evidence = probe(case.classifier(), fit, holdout, mode=mode, seed=seed).evidence
+    evidence = probe(case.classifier(), fit, holdout, mode=mode, seed=seed, more=more).evidence
     target = None if case.sealed is None else case.sealed.open(purpose=PURPOSE).target_class
     about = {"name": case.name, "group": group, "attack": case.recipe.attack, "infected": case.infected, "asr": asr}
     return about | as_json(evidence, target) | {"cpu_seconds": round(time.process_time() - started, 1)}

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from modelmend.probe.margin import MARGIN, largest_margins, margin_evidence
+from modelmend.probe.margin import largest_margins, margin_evidence
 from modelmend.probe.run import probe
+from modelmend.probe.witnesses import NOISES
 
 from .conftest import Case
 
@@ -22,7 +23,7 @@ def test_a_class_does_not_depend_on_which_others_are_looked_at(infected: Case) -
 def test_witnesses_help_to_accuse_but_hand_no_trigger_to_the_repair(infected: Case) -> None:
     found = probe(infected.classifier, infected.fit, infected.reward, mode="screen", seed=2)
     evidence = found.evidence
-    assert {row.family for row in evidence.classes} == {*evidence.families, evidence.kept_family, MARGIN}
+    assert {row.family for row in evidence.classes} == {*evidence.families, evidence.kept_family, *NOISES}
     assert {trigger.family for trigger in found.triggers} <= set(evidence.families)
     again = probe(infected.classifier, infected.fit, infected.reward, mode="screen", classes=[infected.target or 0])
     assert {row.family for row in again.evidence.classes} == set(evidence.families)

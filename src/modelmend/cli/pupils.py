@@ -139,9 +139,10 @@ def open_pupil(options: TrainOptions, record: ZooRecord, memory: int, tell: Prog
     classifier = Classifier(graph, record.recipe.preprocessing, record.num_classes).frozen()
     clean = draw_budget(_pool(options.data, record.recipe.dataset), options.budget, options.seed)
     parts = split(clean, options.seed)
-    fit, reward = ((clean.x[rows], clean.y[rows]) for rows in (parts.fit, parts.reward))
+    fit, reward, more = ((clean.x[rows], clean.y[rows]) for rows in (parts.fit, parts.reward, parts.select))
     name, cache = f"{record.name}-{options.budget}-{options.seed}", options.cache or options.out / "triggers"
-    found = probed(cache, name, classifier, fit, reward, mode=options.probe, seed=options.seed, progress=tell)
+    settings: dict[str, Any] = {"mode": options.probe, "seed": options.seed, "progress": tell, "more": more}
+    found = probed(cache, name, classifier, fit, reward, **settings)
     if not found.triggers:
         return None
     problem = lesson(classifier, fit, reward, found.triggers, seed=options.seed, again=found.again, memory=memory)

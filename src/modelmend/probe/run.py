@@ -17,10 +17,10 @@ from modelmend.probe.accused import possible
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import choose
 from modelmend.probe.families import TriggerFamily
-from modelmend.probe.margin import MARGIN, margin_evidence
 from modelmend.probe.score import class_evidence, first_classes, leads, standing_out, success, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.probe.trigger import Trigger
+from modelmend.probe.witnesses import witness_evidence
 from modelmend.progress import Progress, part, silent
 from modelmend.records import ClassEvidence, Evidence
 
@@ -58,6 +58,7 @@ def probe(
     seed: int = 0,
     progress: Progress = silent,
     classes: Sequence[int] | None = None,
+    more: Pair | None = None,
 ) -> ProbeResult:
     """Search every class for triggers with every family, and compare the classes.
 
@@ -69,11 +70,12 @@ def probe(
             with larger ones. The comparison of the classes is the same: a second look at all of them tells no better
             (docs/benchmarks.md), and the calibration is that of the first.
         families: Names of those to use; default ``choice.USED``.
-        keep: Name of the family kept back for the verdict. Like the largest margins, it is a witness here: it helps to
+        keep: Name of the family kept back for the verdict. Like those of ``witnesses``, it only helps to
             say whether there is a backdoor and to which class it leads, and hands no trigger to the repair.
         seed: Of all draws.
         progress: Called after every step.
         classes: Search these only, with the used families (they are then the suspects); default all.
+        more: Further clean samples and labels, for the witness that searches nothing (``probe.prevalence``).
 
     Raises:
         InputError: unknown family, class or mode.
@@ -95,7 +97,9 @@ def probe(
         return part(progress, next(parts), (2 if full else 1) * len(seeing) + 1)
 
     if classes is None:
-        looks[MARGIN] = Look(margin_evidence(classifier, fit[0], targets, seed=seed, progress=bar()), {})
+        others = [holdout] if more is None else [holdout, more]
+        witnesses = witness_evidence(classifier, fit, others, targets, seed=seed, progress=bar())
+        looks |= {name: Look(rows, {}) for name, rows in witnesses.items()}
     for family in seeing:
         looks[family.name] = search(family, targets, settings("screen", len(targets)), seed)
     rows = [row for found in looks.values() for row in found.rows]

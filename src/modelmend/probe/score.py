@@ -13,9 +13,9 @@ from modelmend.metrics import attack_success
 from modelmend.model.classifier import Classifier
 from modelmend.probe.anomaly import anomaly_index, gap
 from modelmend.probe.families import FAMILIES, TriggerFamily
-from modelmend.probe.margin import NOISE
 from modelmend.probe.search import Fit
 from modelmend.probe.trigger import Trigger
+from modelmend.probe.witnesses import NOISES
 from modelmend.records import ClassEvidence
 
 NOT_REACHED = 0.5
@@ -90,8 +90,8 @@ def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
 
 
 def _noise(family: str) -> float:
-    """Spread of a family's strengths that means nothing; what is no trigger family is the largest margins."""
-    return FAMILIES[family].noise if family in FAMILIES else NOISE
+    """Spread of the strengths of a family, or of a witness, that means nothing."""
+    return FAMILIES[family].noise if family in FAMILIES else NOISES[family]
 
 
 def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:

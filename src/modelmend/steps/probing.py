@@ -30,7 +30,8 @@ def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "fu
 
     with stage("probe_backdoor") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
-        result = probe(source.classifier, bank["fit"], bank["reward"], mode=mode, seed=seed, progress=progress)
+        pairs = bank["fit"], bank["reward"]
+        result = probe(source.classifier, *pairs, mode=mode, seed=seed, progress=progress, more=bank["select"])
         inputs = {"suspect": source.artifact, "samples": bank.artifact}
         params = {"mode": mode}
         with output(progress, evidence, "evidence", inputs=inputs, params=params, seed=seed) as folder:

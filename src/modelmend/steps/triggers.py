@@ -53,6 +53,7 @@ def probed(
     mode: str = "full",
     seed: int,
     progress: Progress = silent,
+    more: Pair | None = None,
 ) -> Probed:
     """Probe a network, or read what an earlier call with the same weights, samples, settings and probe found.
 
@@ -65,10 +66,11 @@ def probed(
         mode: ``full`` or ``screen``.
         seed: Of the probe.
         progress: Called often while it probes.
+        more: Further samples, for the probe of the network itself.
     """
     from modelmend.probe.run import probe
 
-    samples = sha256_json([[content_ids(x), y.tolist()] for x, y in (fit, holdout)])
+    samples = sha256_json([[content_ids(x), y.tolist()] for x, y in (fit, holdout, *([] if more is None else [more]))])
 
     def look(network: Classifier, progress: Progress = silent, **settings: Any) -> Callable[[], ProbeResult]:
         return lambda: probe(network.frozen(), fit, holdout, progress=progress, **settings)
@@ -78,7 +80,7 @@ def probed(
         return {"model": content_hash(network.graph), "samples": samples, "version": version, **settings}
 
     first: dict[str, Any] = {"mode": mode, "seed": seed}
-    triggers, told = _kept(folder, name, facts(classifier, **first), look(classifier, progress, **first))
+    triggers, told = _kept(folder, name, facts(classifier, **first), look(classifier, progress, more=more, **first))
 
     def again(network: Classifier, seed: int) -> list[Trigger]:
         families, classes = told["families"], told["accused"] or None
