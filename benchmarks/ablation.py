@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.baselines.anp import adversarial_neuron_pruning
 from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
 from benchmarks.parts import divide
 from benchmarks.table import interval
 from modelmend.artifacts import sha256_json, write_json
-from modelmend.metrics import relative_der
+from modelmend.metrics import relative_der, sample_passes
 from modelmend.pruning.environment import Judge, Outcome
 from modelmend.pruning.graph import GraphConfig
 from modelmend.pruning.lessons import lesson
@@ -42,6 +43,9 @@ from modelmend.steps.triggers import Probed, probed
 CHECKPOINTS = (50, 100, 200, 400)
 PROBE = "screen"
 """Mode of the first probe: every arm has its triggers, and it is the search that is measured."""
+ANP = "ANP"
+ANP_EFFORT = 0.1
+"""Share of ANP's steps: about the sample passes of a whole pruning."""
 PATIENT = PruningConfig(reward=RewardConfig(race_reward=0.0))
 """Arms share what was judged; racing against the best mask so far would make an outcome depend on who asked first."""
 
@@ -216,7 +220,7 @@ def whole_arms() -> dict[str, PruningConfig]:
 
 
 def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The whole pruning in the variants of ``whole_arms``."""
+    """The whole pruning in the variants of ``whole_arms``, and ANP on the same samples, which needs no trigger."""
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
     pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
@@ -245,6 +249,12 @@ def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[s
             "cpu_seconds": spent,
             "passes": result.passes,
         }
+    if ANP in names:
+        started, counted = time.process_time(), sample_passes()
+        pruned = adversarial_neuron_pruning(classifier, parts, seed, effort=ANP_EFFORT)
+        spent, counted = time.process_time() - started, sample_passes() - counted
+        after = final_measurement(case, pruned)
+        rows[ANP] = {"asr": after.asr, "drop": before.acc - after.acc, "cpu_seconds": spent, "passes": counted}
     return {
         "case": case.name,
         "infected": case.infected,
@@ -269,14 +279,15 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
         rewards = (
             [f"{statistics.fmean(r['rewards'][str(c)] for r in rows):.3f}" for c in CHECKPOINTS] if searched else []
         )
-        cuts = statistics.fmean(len(r["cut"]) for r in rows)
+        counts = [len(r["cut"]) for r in rows if "cut" in r]
         figures = [
             f"{statistics.fmean(rates):.1f}",
             f"{max(rates):.1f}",
             f"{statistics.fmean(drops):.1f}",
             f"{max(drops):.1f}",
+            f"{statistics.fmean(counts):.1f}" if counts else "-",
         ]
-        lines.append("| " + " | ".join([name, str(len(rows)), *rewards, *figures, f"{cuts:.1f}"]) + " |")
+        lines.append("| " + " | ".join([name, str(len(rows)), *rewards, *figures]) + " |")
     return "\n".join(lines)
 
 
@@ -323,7 +334,7 @@ def _relative(cell: dict[str, Any], row: dict[str, Any]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    everything = [*arms(), "greedy", "rule", *whole_arms()]
+    everything = [*arms(), "greedy", "rule", *whole_arms(), ANP]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     case_options(parser, suite="small", budget=500)
     parser.add_argument("--arms", default=",".join(everything), help="separated by ';'")
@@ -360,9 +371,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(cells[-1]["case"], {n: (r["asr"], r["drop"]) for n, r in cells[-1]["arms"].items()}, flush=True)
     infected = [cell for cell in cells if cell.get("infected", True)]
     print(table(infected) if infected else "no infected model")
-    if found := gap(infected):
+    for rule in ("best rule", ANP):
+        if (found := gap(infected, rule=rule)) is None:
+            continue
         print(
-            f"rDER {found.arm:.3f}, best rule {found.rule:.3f}: {100 * found.closed:.0f} % of its gap closed, difference "
+            f"rDER {found.arm:.3f}, {rule} {found.rule:.3f}: {100 * found.closed:.0f} % of its gap closed, difference "
             f"{found.low:+.3f} .. {found.high:+.3f} (95 %), no worse in {found.no_worse} of {found.cases}"
         )
     if clean := [cell for cell in cells if not cell.get("infected", True)]:
