@@ -64,7 +64,7 @@ def shifts(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """
     classes = classifier.num_classes
     y = y.cpu()
-    logits = torch.cat([classifier(part.to(classifier.device)).double().cpu() for part in x.split(BATCH)])
+    logits = torch.cat([classifier(part.to(classifier.device)).double().cpu() for part in torch.split(x, BATCH)])
     p = (logits / _temperature(logits, y)).softmax(1)
     counts = torch.bincount(y, minlength=classes)[:classes].double()
     spread = ((p * (1 - p)).sum(0) + PSEUDO + (HONEST * counts).square()).sqrt()

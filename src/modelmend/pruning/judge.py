@@ -37,8 +37,6 @@ EXAGGERATED = " x"
 """Mark in the family name of an exaggerated trigger."""
 LEAST_LEAD = 0.1
 """Lead of a family that sees nothing special in the class."""
-LEAST_MARGIN = 0.1
-"""Least lead of the wanted class on the uncut network, in spreads of its scores, against which a lead is measured."""
 FEW = 3.0
 """Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
 
@@ -86,8 +84,6 @@ class MaskJudge:
         self.forward = MaskedForward(classifier, groups, self.x, chunk=chunk, memory=memory or MEMORY)
         uncut = torch.cat([self.forward.clean_logits(i) for i in range(len(self.forward.chunks))])
         self._wanted = _wanted(label[order], self._kind == 0, uncut.softmax(1), config.labels)
-        self._margin = torch.ones(self.samples)
-        self._margin = self._margins(uncut[None], slice(0, self.samples))[0].clamp_min(LEAST_MARGIN)
         self._hits, self._chance = self._rates(uncut[None], slice(0, self.samples))
         self.before = self.success(self._hits, self._chance)[0]
         self.weight = pair_weights(triggers, self.pairs, held[0])
@@ -191,18 +187,7 @@ class MaskJudge:
         """How much of what was wanted the answer, and the probabilities on average, gives; each ``(M, n)``."""
         wanted = self._wanted[rows].to(logits.device)
         hits = wanted.expand(len(logits), -1, -1).gather(2, logits.argmax(2, keepdim=True)).squeeze(2)
-        chance, kept = (logits.softmax(2) * wanted).sum(2), self.config.margins
-        if kept:
-            still = (self._margins(logits, rows) / self._margin[rows].to(logits.device)).clamp(0, 1)
-            mixed = (1 - kept) * chance + kept * still
-            chance = torch.where((self._kind[rows] == 0).to(logits.device), chance, mixed)
-        return hits.cpu(), chance.cpu()
-
-    def _margins(self, logits: Tensor, rows: slice) -> Tensor:
-        """Lead of the wanted classes over the others, in spreads of a sample's scores, ``(M, n)``."""
-        wanted = self._wanted[rows].to(logits.device) > 0
-        ours, others = logits.masked_fill(~wanted, -torch.inf), logits.masked_fill(wanted, -torch.inf)
-        return (ours.amax(2) - others.amax(2)) / logits.std(2).clamp_min(1e-6)
+        return hits.cpu(), (logits.softmax(2) * wanted).sum(2).cpu()
 
     def success(self, hits: Tensor, chance: Tensor) -> Tensor:
         """Success of each pair's most successful trigger, ``(M, P)``."""

@@ -28,9 +28,6 @@ class RewardConfig(Record):
     """Triggered samples that a mask is run on, over all triggers (at least 24 a trigger)."""
     shares: float = 0.5
     """Weight of the share of samples in both rates; the rest is the mean probability."""
-    margins: float = 0.0
-    """On triggered samples, weight in that rest of the share of the lead that the wanted class still has: where a trigger is
-    far stronger than it needs to be, no single cut changes an answer or its probability."""
     labels: float = 0.1
     """Weight of the label in what counts as right on a clean sample; the rest is the suspect's own probability of the
     answer. A search over hundreds of masks fits the accidents of a hundred labels; it cannot fit these."""
