@@ -25,7 +25,7 @@ from benchmarks.baselines.anp import adversarial_neuron_pruning
 from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
 from benchmarks.efficacy import machine
 from benchmarks.measure import final_measurement
-from benchmarks.parts import divide
+from benchmarks.parts import NotApplicableError, divide
 from benchmarks.table import interval
 from modelmend.artifacts import sha256_json, write_json
 from modelmend.metrics import relative_der, sample_passes
@@ -38,8 +38,9 @@ from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.problem import Problem
 from modelmend.pruning.reward import RewardConfig
 from modelmend.pruning.scorers import RuleResult
-from modelmend.steps.triggers import Probed, probed
+from modelmend.steps.triggers import Probed, probe_code, probed
 
+_LOG = logging.getLogger("benchmarks.ablation")
 CHECKPOINTS = (50, 100, 200, 400)
 PROBE = "screen"
 """Mode of the first probe: every arm has its triggers, and it is the search that is measured."""
@@ -251,10 +252,14 @@ def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[s
         }
     if ANP in names:
         started, counted = time.process_time(), sample_passes()
-        pruned = adversarial_neuron_pruning(classifier, parts, seed, effort=ANP_EFFORT)
-        spent, counted = time.process_time() - started, sample_passes() - counted
-        after = final_measurement(case, pruned)
-        rows[ANP] = {"asr": after.asr, "drop": before.acc - after.acc, "cpu_seconds": spent, "passes": counted}
+        try:
+            pruned = adversarial_neuron_pruning(classifier, parts, seed, effort=ANP_EFFORT)
+        except NotApplicableError as error:
+            _LOG.warning("%s: %s", case.name, error)
+        else:
+            spent, counted = time.process_time() - started, sample_passes() - counted
+            after = final_measurement(case, pruned)
+            rows[ANP] = {"asr": after.asr, "drop": before.acc - after.acc, "cpu_seconds": spent, "passes": counted}
     return {
         "case": case.name,
         "infected": case.infected,
@@ -354,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = list(whole_arms().values()) if options.end_to_end else [PATIENT]
     configs: list[Any] = [config.model_dump(mode="json") for config in settings]
     configs += [] if options.end_to_end else [repr(arms())]
+    configs.append([probe_code(), ANP_EFFORT if ANP in names else None])
     made_by = sha256_json([sorted(names), configs]).removeprefix("sha256:")[:6]
     kind, one = ("whole", run_whole) if options.end_to_end else ("search", run_case)
     cells = []

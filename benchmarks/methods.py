@@ -36,7 +36,7 @@ class Triggers:
         self.used = False
 
     def result(self, progress: Progress = silent) -> ProbeResult:
-        """The full probe on the repair split."""
+        """The full probe, as the product runs it."""
         from modelmend.probe.run import probe
 
         self.used = True

@@ -17,7 +17,7 @@ def probe_backdoor(
 
     Args:
         suspect: Inspection clone.
-        samples: Checked samples; the repair split is read.
+        samples: Checked samples; all but the gate split is read.
         evidence: Scores per class and family, verdict, candidate triggers, pictures.
         mode: `full` or `screen`.
         seed: Seed of every random draw.

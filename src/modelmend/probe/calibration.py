@@ -10,7 +10,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-from modelmend.probe.score import lead
+from modelmend.probe.prevalence import PREVALENCE
+from modelmend.probe.score import corroborated, lead
 from modelmend.records import ClassEvidence
 
 FILE = "calibration.json"
@@ -31,6 +32,7 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
         ``lead``: ``log1p`` of the largest distance, over the families, from a family's first class to its second, in
         units of the family's noise; ``anomaly``: ``log1p`` of the largest robust z-score.
     """
+    classes = corroborated(classes)
     families = sorted({row.family for row in classes})
     rows = {f: [r for r in classes if r.family == f and r.strength is not None] for f in families}
     rows = {f: r for f, r in rows.items() if len(r) > 2}
@@ -46,11 +48,12 @@ def features(classes: Sequence[ClassEvidence]) -> dict[str, float]:
 def probability(classes: Sequence[ClassEvidence]) -> Probability:
     """Probability of an infection: the shipped logistic model, or, without one, a monotone score of the lead.
 
-    The model reads the families that it was fitted on; where one of them was not run, the score takes its place.
+    The model reads the families that it was fitted on; where one of them was not run, the score takes its place. Prevalence
+    may be missing: it says nothing of most networks, and after a repair it tells what the repair did to the classes.
     """
     model = _shipped()
     names = set() if model is None else set(model["families"])
-    whole = bool(names) and names <= {row.family for row in classes}
+    whole = bool(names) and names - {PREVALENCE} <= {row.family for row in classes}
     found = features([row for row in classes if row.family in names] if whole else classes)
     if model is None or not whole:
         return Probability(_logistic(5 * (found["lead"] - 1.1)), calibrated=False)

@@ -8,12 +8,12 @@ samples, is its true count up to chance. Ours; the spread is that of a Poisson-b
 not sure enough, of all classes alike is no suspect for that: one temperature (arXiv 1706.04599) is fitted first.
 
 It trusts the labels, and that the clean samples hold the classes as the training set did: a class that is much rarer in
-one of them is shifted, too.
+one of them is shifted, too. So it counts only for a class that a trigger family names as well (``calibration.features``).
+With two similar classes the one may be shifted as far as the other; their sign is not compared.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -31,46 +31,65 @@ HONEST = 0.05
 """Relative difference of the expected count that clean models have at any number of samples."""
 PSEUDO = 1.0
 """Added to the variance, so that a class of few samples, all of them sure, says little."""
-TEMPERATURES = torch.logspace(-0.25, 0.65, 41, dtype=torch.float64)
+FEWEST = 5
+"""A class of fewer samples is not judged: it may be missing from them by choice."""
+MOST = 1200
+"""Samples that are looked at."""
+TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)
 """Tried ones; the samples' negative log likelihood decides."""
 BATCH = 256
 
+Pair = tuple[Tensor, Tensor]
+
 
 def prevalence_evidence(
-    classifier: Classifier, x: Tensor, y: Tensor, targets: Sequence[int]
+    classifier: Classifier, samples: Sequence[Pair], targets: Sequence[int]
 ) -> tuple[ClassEvidence, ...]:
     """Size of each class's shift, compared over the classes; a witness, it yields no trigger.
 
     Args:
         classifier: The model; not changed.
-        x: Clean samples ``(N, ...)``.
-        y: Labels ``(N,)``.
-        targets: Classes to compare.
+        samples: Clean samples ``(N, ...)`` and labels ``(N,)``, in parts.
+        targets: Classes to compare; those of fewer than ``FEWEST`` samples have no strength.
     """
-    strengths = shifts(classifier, x, y)[list(targets)].abs().tolist()
-    indices = anomaly_index(strengths, NOISE)
+    z = shifts(classifier, samples)[list(targets)].abs()
+    indices = anomaly_index(z.numpy(), NOISE)
+    known = [bool(value.isfinite()) for value in z]
     return tuple(
-        ClassEvidence(family=PREVALENCE, target=t, success=None, strength=s, anomaly=float(a))
-        for t, s, a in zip(targets, strengths, indices, strict=True)
+        ClassEvidence(
+            family=PREVALENCE, target=t, success=None, strength=s if ok else None, anomaly=float(a) if ok else None
+        )
+        for t, s, a, ok in zip(targets, z.tolist(), indices, known, strict=True)
     )
 
 
 @torch.no_grad()
-def shifts(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
+def shifts(classifier: Classifier, samples: Sequence[Pair]) -> Tensor:
     """Signed z-scores ``(K,)``: expected less true count, in standard deviations; above zero the class is overrated.
 
-    ``(sum_n p_nk - n_k) / sqrt(sum_n p_nk (1 - p_nk) + PSEUDO + (HONEST n_k)^2)``. A class whose scores are not finite
-    has shift 0.
+    ``(sum_n p_nk - n_k) / sqrt(sum_n p_nk (1 - p_nk) + PSEUDO + (HONEST n_k)^2)``; NaN for a class of fewer than ``FEWEST``
+    samples. Samples whose scores are not finite are left out.
     """
-    classes = classifier.num_classes
-    y = y.cpu()
-    logits = torch.cat([classifier(part.to(classifier.device)).double().cpu() for part in torch.split(x, BATCH)])
+    x = [part for images, _ in samples for part in torch.split(images, BATCH)]
+    y = torch.cat([labels.cpu() for _, labels in samples])[:MOST]
+    scores, wanted = [], len(y)
+    for part in x:
+        if wanted > 0:
+            scores.append(classifier(part[:wanted].to(classifier.device)).double().cpu())
+            wanted -= len(part)
+    logits = torch.cat(scores)
+    finite = logits.isfinite().all(1)
+    logits, y = logits[finite], y[finite]
     p = (logits / _temperature(logits, y)).softmax(1)
-    counts = torch.bincount(y, minlength=classes)[:classes].double()
+    counts = torch.bincount(y, minlength=classifier.num_classes).double()
     spread = ((p * (1 - p)).sum(0) + PSEUDO + (HONEST * counts).square()).sqrt()
-    return ((p.sum(0) - counts) / spread).nan_to_num(0.0, math.inf, -math.inf)
+    return torch.where(counts >= FEWEST, (p.sum(0) - counts) / spread, torch.nan)
 
 
 def _temperature(logits: Tensor, y: Tensor) -> Tensor:
-    losses = torch.stack([cross_entropy(logits / t, y) for t in TEMPERATURES])
-    return TEMPERATURES[losses.nan_to_num(math.inf).argmin()]
+    """The most likely temperature, for scores whose spread is one unit."""
+    if not len(y):
+        return torch.ones(())
+    unit = logits.std(1).mean().clamp_min(1e-12) if logits.shape[1] > 1 else torch.ones(())
+    losses = torch.stack([cross_entropy(logits / (unit * t), y) for t in TEMPERATURES])
+    return unit * TEMPERATURES[losses.argmin()]

@@ -23,10 +23,10 @@ from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
 from modelmend.probe.families import Opened, TriggerFamily
+from modelmend.probe.margin import margin_evidence
 from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import first_classes, standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
-from modelmend.probe.witnesses import witness_evidence
 from modelmend.progress import Progress, part, silent
 from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
@@ -80,14 +80,13 @@ def residual(
             rows = look(before, fit, holdout, family, everyone, config, seed, next(bar)).rows
         looks[name] = rows
         again += look(after, fit, holdout, family, everyone, config, seed + 1, next(bar)).rows
-    for rows in witness_evidence(after, fit, [holdout], everyone, seed=seed + 1).values():
-        again += rows
+    again += margin_evidence(after, fit[0], everyone, seed=seed + 1)
     chance = evidence.probability or 0.0
     found_by_probe = possible(evidence.classes, evidence.suspects, chance) if chance >= DOUBTFUL else ()
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
     risen = [row.target for row in standing_out(again) if row.family in families]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]
-    named = set(first_classes(evidence.classes).values())
+    named = {target for name, target in first_classes(evidence.classes).items() if name in families}
     doubted = {*accused, *(target for target in risen if not found_by_probe or target in named)}
     innocent = [target for target in judged if target not in doubted]
     found: list[Residual] = []

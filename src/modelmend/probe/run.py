@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -82,7 +82,7 @@ def probe(
         SamplesError: too few samples, or not floating point.
     """
     started, spent = time.monotonic(), sample_passes()
-    _check(classifier, fit, holdout, mode, classes)
+    _check(classifier, {"fit": fit, "holdout": holdout} | ({} if more is None else {"more": more}), mode, classes)
     used, kept = choose(classifier, fit[0].dim() == 4, families, keep)
     targets = list(range(classifier.num_classes)) if classes is None else sorted(set(classes))
     full = mode == "full"
@@ -220,15 +220,17 @@ def _handed_on(
     ]
 
 
-def _check(classifier: Classifier, fit: Pair, holdout: Pair, mode: str, classes: Sequence[int] | None) -> None:
+def _check(classifier: Classifier, samples: Mapping[str, Pair], mode: str, classes: Sequence[int] | None) -> None:
     if mode not in ("full", "screen"):
         raise InputError(f"unknown mode {mode!r}", field="mode", fix="full or screen")
     if classes is not None and any(not 0 <= c < classifier.num_classes for c in classes):
         raise InputError("a class is out of range", field="classes", fix=f"0..{classifier.num_classes - 1}")
-    for name, (x, y) in (("fit", fit), ("holdout", holdout)):
+    for name, (x, y) in samples.items():
         if len(x) < 2 or len(x) != len(y):
             raise SamplesError(
                 f"{len(x)} samples and {len(y)} labels to probe with", field=name, fix="give more samples"
             )
         if not x.is_floating_point():
             raise SamplesError(f"samples are {x.dtype}, triggers need floating point", field=name)
+        if int(y.min()) < 0 or int(y.max()) >= classifier.num_classes:
+            raise SamplesError("a label is out of range", field=name, fix=f"0..{classifier.num_classes - 1}")

@@ -13,6 +13,8 @@ from modelmend.metrics import attack_success
 from modelmend.model.classifier import Classifier
 from modelmend.probe.anomaly import anomaly_index, gap
 from modelmend.probe.families import FAMILIES, TriggerFamily
+from modelmend.probe.margin import MARGIN
+from modelmend.probe.prevalence import PREVALENCE
 from modelmend.probe.search import Fit
 from modelmend.probe.trigger import Trigger
 from modelmend.probe.witnesses import NOISES
@@ -91,7 +93,7 @@ def leads(classes: Sequence[ClassEvidence]) -> dict[tuple[str, int], float]:
 
 def _noise(family: str) -> float:
     """Spread of the strengths of a family, or of a witness, that means nothing."""
-    return FAMILIES[family].noise if family in FAMILIES else NOISES[family]
+    return FAMILIES[family].noise if family in FAMILIES else NOISES.get(family, NOISES[MARGIN])
 
 
 def standing_out(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
@@ -113,12 +115,23 @@ def first_classes(classes: Sequence[ClassEvidence]) -> dict[str, int]:
     return {family: row.target for family, row in found.items()}
 
 
+def corroborated(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
+    """Evidence without prevalence, unless a trigger family names the same class.
+
+    Clean samples that hold a class in another share than the training set shift it, too, and no trigger leads there.
+    """
+    first = first_classes(classes)
+    accused = {target for family, target in first.items() if family in FAMILIES}
+    return [row for row in classes if row.family != PREVALENCE or first.get(PREVALENCE) in accused]
+
+
 def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
     """Target -> sum of ``log(1 + lead)`` over the families whose first class it is (ours).
 
     One family that is far ahead counts, and so do several that agree with a small lead each: by chance seven families
     seldom name the same class.
     """
+    classes = corroborated(classes)
     found = dict.fromkeys((row.target for row in classes), 0.0)
     for name, target in first_classes(classes).items():
         rows = [row for row in classes if row.family == name and row.strength is not None]
@@ -130,7 +143,7 @@ def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
 def suspicion(classes: Sequence[ClassEvidence]) -> dict[int, float]:
     """Target -> suspicion: its support, and a third of its mean anomaly (clipped to 0..5), which orders the rest."""
     anomalies: dict[int, list[float]] = {}
-    for row in classes:
+    for row in corroborated(classes):
         if row.anomaly is not None:
             anomalies.setdefault(row.target, []).append(min(5.0, max(0.0, row.anomaly)))
     backed = support(classes)

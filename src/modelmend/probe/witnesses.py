@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from modelmend.model.classifier import Classifier
 from modelmend.probe import margin, prevalence
 from modelmend.probe.margin import MARGIN, margin_evidence
-from modelmend.probe.prevalence import PREVALENCE, prevalence_evidence
+from modelmend.probe.prevalence import PREVALENCE, Pair, prevalence_evidence
 from modelmend.progress import Progress, silent
 from modelmend.records import ClassEvidence
 
 NOISES = {MARGIN: margin.NOISE, PREVALENCE: prevalence.NOISE}
 """Witness -> spread of its strengths that means nothing."""
-Pair = tuple[Tensor, Tensor]
 
 
 def witness_evidence(
@@ -38,8 +34,7 @@ def witness_evidence(
         seed: Of all draws.
         progress: Called after every step.
     """
-    x, y = (torch.cat(parts) for parts in zip(*(fit, *others), strict=True))
     return {
         MARGIN: margin_evidence(classifier, fit[0], targets, seed=seed, progress=progress),
-        PREVALENCE: prevalence_evidence(classifier, x, y, targets),
+        PREVALENCE: prevalence_evidence(classifier, [fit, *others], targets),
     }

@@ -17,7 +17,7 @@ def probe_backdoor(suspect: str, samples: str, evidence: str, *, mode: str = "fu
 
     Args:
         suspect: SUSPECT artifact.
-        samples: SAMPLES artifact; only the repair split is read.
+        samples: SAMPLES artifact; fit and reward splits are read, of the select split only how often each class is expected.
         evidence: Where the EVIDENCE artifact goes.
         mode: ``full`` or ``screen``.
         seed: Of every random draw.

@@ -76,7 +76,7 @@ def probed(
         return lambda: probe(network.frozen(), fit, holdout, progress=progress, **settings)
 
     def facts(network: Classifier, **settings: Any) -> dict[str, Any]:
-        version = f"{__version__} {_probe_code()}"
+        version = f"{__version__} {probe_code()}"
         return {"model": content_hash(network.graph), "samples": samples, "version": version, **settings}
 
     first: dict[str, Any] = {"mode": mode, "seed": seed}
@@ -91,7 +91,7 @@ def probed(
 
 
 @cache
-def _probe_code() -> str:
+def probe_code() -> str:
     """Hash of the probe's own files: triggers of another probe are not those that this one finds."""
     folder = Path(modelmend.probe.__path__[0])
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json"))
