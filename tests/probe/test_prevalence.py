@@ -12,6 +12,7 @@ from modelmend.probe.calibration import features
 from modelmend.probe.margin import MARGIN
 from modelmend.probe.prevalence import PREVALENCE, prevalence_evidence, shifts
 from modelmend.probe.score import support
+from modelmend.probe.witnesses import witness_evidence
 from modelmend.records import ClassEvidence, Preprocessing
 
 CLASSES = 5
@@ -119,3 +120,11 @@ def test_it_counts_only_for_a_class_that_a_trigger_family_names() -> None:
         assert (features(rows)["lead"] > 2) is counts
     alone = [row(MARGIN, t, float(t == 1)) for t in range(4)] + shifted
     assert support(alone)[1] < 2
+
+
+def test_further_samples_count_for_it_and_for_nothing_else() -> None:
+    x, y = honest_samples()
+    fit, held, more = (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])
+    few, many = (witness_evidence(model(), fit, others, range(CLASSES), seed=0) for others in ([held], [held, more]))
+    assert few[MARGIN] == many[MARGIN]
+    assert few[PREVALENCE] != many[PREVALENCE]
