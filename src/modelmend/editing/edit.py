@@ -93,8 +93,8 @@ def edit(
     started, spent = time.monotonic(), sample_passes()
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
-    split = SelectSplit(select_pair, triggers, config.batch_size)
     teacher = reference or classifier
+    split = SelectSplit(select_pair, triggers, config.batch_size, reference=teacher)
     before = starting_point(classifier, teacher, split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
     result = classifier.clone().frozen()
@@ -115,7 +115,8 @@ def edit(
             if reprobe is None:
                 break
             fresh = list(reprobe(result, seed + turn))
-            known, split = known + fresh, SelectSplit(select_pair, known + fresh, config.batch_size)
+            known = known + fresh
+            split = SelectSplit(select_pair, known, config.batch_size, reference=teacher)
             before, final = starting_point(classifier, teacher, split), split.measure(result)
             log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
@@ -164,8 +165,8 @@ def join(fit: Any, reward: Any) -> Pair:
 
 def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSplit) -> Quality:
     """What a change starts from; its accuracy is at least the teacher's, so that no stage has a budget of its own."""
-    start = split.measure(classifier)
-    return replace(start, accuracy=max(start.accuracy, split.measure(teacher).accuracy))
+    start, own = split.measure(classifier), split.measure(teacher)
+    return replace(start, accuracy=max(start.accuracy, own.accuracy), belief=max(start.belief, own.belief))
 
 
 def _unneeded(before: Quality, config: EditConfig) -> str:

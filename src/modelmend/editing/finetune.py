@@ -66,8 +66,8 @@ def fine_tune(
     started, spent = time.monotonic(), sample_passes()
     samples = join(fit, reward)
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
-    split = SelectSplit(as_pair(select, "select"), triggers)
     teacher = reference or classifier
+    split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher)
     before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(

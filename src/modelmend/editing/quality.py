@@ -21,6 +21,8 @@ Pair = tuple[Tensor, Tensor]
 
 BUDGET = 0.01
 _STEEP = 10.0
+_BELIEF = 0.5
+"""Points of accuracy that a point of belief is taken for: where both were measured, belief fell about twice as fast."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class Quality:
 
     Attributes:
         accuracy: Clean top-1 accuracy, 0..1.
+        belief: Mean over clean samples of what the reference thinks of the answer, half by its top-1, half by all
+            its probabilities, 0..1.
+        changed: Share of clean samples that are answered otherwise than by the reference, 0..1.
+        samples: Number of clean samples.
         loss: Mean clean cross-entropy.
         success: Success rate of each probe trigger, 0..1.
         robust: Robust accuracy over all triggered samples, 0..1; 1 without triggers.
     """
 
     accuracy: float
+    belief: float
+    changed: float
+    samples: int
     loss: float
     success: tuple[float, ...]
     robust: float
@@ -53,16 +62,30 @@ class Quality:
         """What a choice among candidates minimises (ours).
 
         ``mean success + (1 - robust) / 4 + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
-        accuracy against ``before``, at least 0. The mean and not the worst: among fresh triggers there often is one
+        accuracy against ``before`` as ``drop`` has it. The mean and not the worst: among fresh triggers there often is one
         that no honest classifier of this size withstands, and it must not hide what happens to the others.
         """
-        drop = max(0.0, before.accuracy - self.accuracy)
+        drop = self.drop(before)
         return self.mean + (1 - self.robust) / 4 + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
+
+    def drop(self, before: Quality) -> float:
+        """Loss of clean accuracy against ``before``, at least 0: an estimate that few labels do not decide (ours).
+
+        By the labels it is unbiased, with variance ``changed / samples``: of two hundred samples with every seventh answered
+        otherwise, a standard error of 2.7 points, more than all that may be lost, and a choice among many candidates
+        picks the lucky one. By half of the fall in belief it is nearly free of chance, but only about right; its error is
+        taken as half of it. The two are weighed by their errors, so that many samples let the labels decide.
+        """
+        by_label, by_belief = before.accuracy - self.accuracy, max(0.0, _BELIEF * (before.belief - self.belief))
+        bias, variance = (by_belief / 2) ** 2, self.changed / max(1, self.samples)
+        weight = bias / (bias + variance) if bias + variance > 0 else 1.0
+        return max(0.0, weight * by_label + (1 - weight) * by_belief)
 
     def log(self) -> dict[str, Any]:
         """JSON-ready figures."""
         figures = {
             "accuracy": self.accuracy,
+            "belief": self.belief,
             "loss": self.loss,
             "worst_success": self.worst,
             "mean_success": self.mean,
@@ -78,10 +101,17 @@ class SelectSplit:
         select: Clean samples and labels; never used to fit anything.
         triggers: Probe triggers. A trigger without a target counts as successful where the class is not the true one.
         batch_size: Samples a batch.
+        reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
     """
 
-    def __init__(self, select: Pair, triggers: Sequence[Trigger], batch_size: int = 128) -> None:
+    def __init__(
+        self, select: Pair, triggers: Sequence[Trigger], batch_size: int = 128, *, reference: Classifier | None = None
+    ) -> None:
         x, self.y = select[0], select[1].cpu()
+        self._belief: Tensor | None = None
+        if reference is not None:
+            parts = [_logits(reference, part) for part in torch.split(x, batch_size)]
+            self._belief = torch.cat(parts).float().softmax(1)
         self._targets = [trigger.target for trigger in triggers]
         self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
@@ -105,8 +135,14 @@ class SelectSplit:
             else:
                 success.append(attack_success(predicted, self.y, target))
             robust.append(robust_accuracy(predicted, self.y))
+        believed = functional.one_hot(self.y, clean.shape[1]).float() if self._belief is None else self._belief
+        top = believed.gather(1, clean.argmax(1, keepdim=True)).mean()
+        spread = (clean.float().softmax(1) * believed).sum(1).mean()
         return Quality(
             accuracy=accuracy(clean.argmax(1), self.y),
+            belief=float(top + spread) / 2,
+            changed=1 - accuracy(clean.argmax(1), believed.argmax(1)),
+            samples=n,
             loss=float(functional.cross_entropy(clean, self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
             robust=sum(robust) / len(robust) if robust else 1.0,
