@@ -73,7 +73,7 @@ class PruningConfig(Record):
     """Every trigger is also applied so many times as strong; 1: it is not."""
     settled: float = 0.1
     """No further round when fresh triggers to the class that weighs most succeed less than this on the best mask."""
-    least_reward: float = 0.2
+    least_reward: float = 0.1
     """Cut nothing, and search no further, when the best mask of a round is worth less than this: in a small network the
     backdoor can sit in groups that every class needs."""
     least_fall: float = 0.25
