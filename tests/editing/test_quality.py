@@ -1,0 +1,49 @@
+"""What a candidate is taken to have cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from modelmend.editing.quality import Quality, SelectSplit
+
+from .conftest import Case
+
+START = Quality(accuracy=0.7, belief=0.74, changed=0.0, samples=200, loss=0.8, success=(0.9,), robust=0.3)
+
+
+def test_nothing_changed_costs_nothing() -> None:
+    assert START.drop(START) == 0.0
+
+
+def test_lucky_labels_do_not_hide_that_belief_fell() -> None:
+    lucky = replace(START, accuracy=0.71, belief=0.67, changed=0.19)
+    assert 0.02 < lucky.drop(START) < 0.035
+    assert lucky.cost(START) > replace(lucky, belief=0.73).cost(START)
+
+
+def test_unlucky_labels_alone_cost_little() -> None:
+    unlucky = replace(START, accuracy=0.67, belief=0.735, changed=0.1)
+    assert unlucky.drop(START) < 0.01
+
+
+@pytest.mark.parametrize(("accuracy", "drop"), [(0.7, 0.0), (0.64, 0.06), (0.75, 0.0)])
+def test_many_labels_decide(accuracy: float, drop: float) -> None:
+    many = replace(START, accuracy=accuracy, belief=0.64, changed=0.15, samples=1_000_000)
+    assert many.drop(START) == pytest.approx(drop, abs=1e-3)
+
+
+def test_belief_is_that_of_the_reference(infected: Case) -> None:
+    split = SelectSplit(infected.select, [], reference=infected.classifier)
+    own = split.measure(infected.classifier)
+    assert own.changed == 0.0
+    assert own.belief > own.accuracy - 0.2
+    scrambled = infected.classifier.clone()
+    with torch.no_grad():
+        for parameter in scrambled.graph.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    worse = split.measure(scrambled)
+    assert worse.belief < own.belief - 0.3
+    assert worse.changed > 0.5
