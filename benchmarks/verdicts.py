@@ -54,6 +54,8 @@ def run_case(
     made = _prepare(case, home, budget, seed)
     for variant in wanted:
         started = time.process_time()
+        if variant == "pruned" and not _cuts(made, seed):
+            continue  # the same model as untouched
         row = _judge(case, home, made, variant, seed)
         row |= {"budget": budget, "seed": seed, "cpu_seconds": round(time.process_time() - started, 1)}
         write_json(out / f"{case.name}-s{seed}-{variant}.json", row)
@@ -104,6 +106,12 @@ def _repair(made: dict[str, str], variant: str, seed: int) -> str:
         with writing(made["uncut"], SCHEMAS["pruned"], producer="prune_neurons", seed=seed) as folder:
             write_json(folder / "pruning.json", {"cut": []})
     return made["uncut"]
+
+
+def _cuts(made: dict[str, str], seed: int) -> int:
+    """Groups that pruning cut."""
+    _repair(made, "pruned", seed)
+    return len(read_artifact(made["pruned"], SCHEMAS["pruned"]).json("pruning.json")["cut"])
 
 
 def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int) -> dict[str, Any]:

@@ -35,6 +35,16 @@ def test_many_labels_decide(accuracy: float, drop: float) -> None:
     assert many.drop(START) == pytest.approx(drop, abs=1e-3)
 
 
+def test_belief_that_did_not_fall_does_not_overrule_many_labels() -> None:
+    sharpened = replace(START, accuracy=0.6, changed=0.15, samples=1_000_000)
+    assert sharpened.drop(START) > 0.09
+
+
+def test_without_a_finite_belief_the_labels_decide() -> None:
+    broken = replace(START, accuracy=0.1, belief=float("nan"), changed=1.0)
+    assert broken.drop(START) == pytest.approx(0.6)
+
+
 def test_belief_is_that_of_the_reference(infected: Case) -> None:
     split = SelectSplit(infected.select, [], reference=infected.classifier)
     own = split.measure(infected.classifier)

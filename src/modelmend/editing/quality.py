@@ -23,6 +23,8 @@ BUDGET = 0.01
 _STEEP = 10.0
 _BELIEF = 0.5
 """Points of accuracy that a point of belief is taken for: where both were measured, belief fell about twice as fast."""
+_OTHERWISE = 0.1
+"""Least error of the estimate by belief, as a share of the answers that changed."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,14 @@ class Quality:
         By the labels it is unbiased, with variance ``changed / samples``: of two hundred samples with every seventh answered
         otherwise, a standard error of 2.7 points, more than all that may be lost, and a choice among many candidates
         picks the lucky one. By half of the fall in belief it is nearly free of chance, but only about right; its error is
-        taken as half of it. The two are weighed by their errors, so that many samples let the labels decide.
+        taken as half of it, or a tenth of ``changed``, whichever is larger. The two are weighed by their errors, so that
+        many samples let the labels decide. Without a finite belief the labels decide alone.
         """
         by_label, by_belief = before.accuracy - self.accuracy, max(0.0, _BELIEF * (before.belief - self.belief))
-        bias, variance = (by_belief / 2) ** 2, self.changed / max(1, self.samples)
+        if not math.isfinite(before.belief - self.belief):
+            return max(0.0, by_label)
+        bias = max(by_belief / 2, _OTHERWISE * self.changed) ** 2
+        variance = self.changed / max(1, self.samples)
         weight = bias / (bias + variance) if bias + variance > 0 else 1.0
         return max(0.0, weight * by_label + (1 - weight) * by_belief)
 
@@ -86,6 +92,7 @@ class Quality:
         figures = {
             "accuracy": self.accuracy,
             "belief": self.belief,
+            "changed": self.changed,
             "loss": self.loss,
             "worst_success": self.worst,
             "mean_success": self.mean,

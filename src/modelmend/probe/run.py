@@ -226,7 +226,7 @@ def _check(classifier: Classifier, samples: Mapping[str, Pair], mode: str, class
     if classes is not None and any(not 0 <= c < classifier.num_classes for c in classes):
         raise InputError("a class is out of range", field="classes", fix=f"0..{classifier.num_classes - 1}")
     for name, (x, y) in samples.items():
-        if len(x) < 2 or len(x) != len(y):
+        if len(x) < (1 if name == "more" else 2) or len(x) != len(y):
             raise SamplesError(
                 f"{len(x)} samples and {len(y)} labels to probe with", field=name, fix="give more samples"
             )
