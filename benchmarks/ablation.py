@@ -137,16 +137,14 @@ def reward_at(rule: float, curve: Sequence[Sequence[float]], masks: int) -> floa
 
 def pose(case: Case, budget: int, seed: int, cache: Path) -> Problem:
     """Probe the case (or read what was found before) and set the problem, triggers refreshed on the rule's mask."""
-    parts = divide(draw_budget(case.pool, budget, seed), seed)
-    fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
+    fit, reward, _ = divide(draw_budget(case.pool, budget, seed), seed).pairs
     found = candidates(case, budget, seed, cache)
     return lesson(case.classifier().frozen(), fit, reward, found.triggers, config=PATIENT, seed=seed, again=found.again)
 
 
 def candidates(case: Case, budget: int, seed: int, cache: Path) -> Probed:
     """The probe's triggers to the accused classes, kept in ``cache``, and a way to probe a pruned network again."""
-    parts = divide(draw_budget(case.pool, budget, seed), seed)
-    fit, reward, select = ((part.x, part.y) for part in (parts.fit, parts.reward, parts.select))
+    fit, reward, select = divide(draw_budget(case.pool, budget, seed), seed).pairs
     name = f"{case.name}-{budget}-{seed}"
     return probed(cache, name, case.classifier().frozen(), fit, reward, mode=PROBE, seed=seed, more=select)
 
@@ -224,7 +222,6 @@ def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[s
     """The whole pruning in the variants of ``whole_arms``, and ANP on the same samples, which needs no trigger."""
     classifier = case.classifier().frozen()
     parts = divide(draw_budget(case.pool, budget, seed), seed)
-    pairs = [(p.x, p.y) for p in (parts.fit, parts.reward, parts.select)]
     found = candidates(case, budget, seed, cache)
     before, rows = final_measurement(case, classifier), {}
     for name, config in whole_arms().items():
@@ -232,7 +229,7 @@ def run_whole(case: Case, budget: int, seed: int, cache: Path, names: Sequence[s
             continue
         started = time.process_time()
         result = prune(
-            *(classifier, *pairs, found.triggers),
+            *(classifier, *parts.pairs, found.triggers),
             config=config,
             seed=seed,
             reprobe=found.again,

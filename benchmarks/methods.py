@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from benchmarks.baselines import BASELINES
 from benchmarks.parts import Parts
 from modelmend.metrics import sample_passes
@@ -42,9 +40,10 @@ class Triggers:
         self.used = True
         if self._result is None:
             started, spent = time.monotonic(), sample_passes()
-            fit, reward, more = ((part.x, part.y) for part in (self.parts.fit, self.parts.reward, self.parts.select))
-            look = self._classifier, fit, reward
-            self._result = probe(*look, mode="full", seed=self._seed, progress=progress, more=more)
+            fit, reward, select = self.parts.pairs
+            self._result = probe(
+                self._classifier, fit, reward, mode="full", seed=self._seed, progress=progress, more=select
+            )
             self.seconds, self.passes = time.monotonic() - started, sample_passes() - spent
         return self._result
 
@@ -61,11 +60,11 @@ class Triggers:
         from modelmend.probe.run import probe
 
         evidence = self.result().evidence
-        fit, reward = self.parts.fit, self.parts.reward
+        fit, reward, _ = self.parts.pairs
         found = probe(
             classifier,
-            (fit.x, fit.y),
-            (reward.x, reward.y),
+            fit,
+            reward,
             mode="screen",
             families=evidence.families,
             classes=accused(evidence) or None,
@@ -74,7 +73,6 @@ class Triggers:
         return list(found.triggers)
 
 
-Pair = tuple[Tensor, Tensor]
 Method = Callable[[Classifier, Parts, Triggers, int, Progress], Classifier]
 
 
@@ -85,7 +83,7 @@ def onp(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, pro
     found = triggers.result(progress)
     result = prune(
         classifier,
-        *_pairs(parts),
+        *parts.pairs,
         triggers.accused(progress),
         config=PruningConfig(),
         seed=seed,
@@ -102,7 +100,7 @@ def edit(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, pr
     from modelmend.editing.edit import edit as run
 
     found = triggers.accused(progress)
-    return run(classifier, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier
+    return run(classifier, *parts.pairs, found, config=EditConfig(), seed=seed, progress=progress).classifier
 
 
 def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
@@ -113,12 +111,7 @@ def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: in
     found = triggers.accused(progress)
     pruned = onp(classifier, parts, triggers, seed, progress)
     found += triggers.again(pruned, seed + 1)
-    return run(pruned, *_pairs(parts), found, config=EditConfig(), seed=seed, progress=progress).classifier
-
-
-def _pairs(parts: Parts) -> tuple[Pair, Pair, Pair]:
-    fit, reward, select = parts.fit, parts.reward, parts.select
-    return (fit.x, fit.y), (reward.x, reward.y), (select.x, select.y)
+    return run(pruned, *parts.pairs, found, config=EditConfig(), seed=seed, progress=progress).classifier
 
 
 def methods(effort: float) -> dict[str, Method]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from modelmend.samples.data import Samples
 from modelmend.samples.split import split
 
+Pair = tuple[Tensor, Tensor]
+
 
 class NotApplicableError(Exception):
     """A method cannot work on this model, such as one that needs batch norm; the table says so."""
@@ -38,6 +40,11 @@ class Parts:
     def repair(self) -> tuple[Tensor, Tensor]:
         """``fit`` and ``reward`` together: what a method without a search trains on."""
         return torch.cat([self.fit.x, self.reward.x]), torch.cat([self.fit.y, self.reward.y])
+
+    @property
+    def pairs(self) -> tuple[Pair, Pair, Pair]:
+        """Samples and labels of ``fit``, ``reward`` and ``select``: what a repair may read."""
+        return (self.fit.x, self.fit.y), (self.reward.x, self.reward.y), (self.select.x, self.select.y)
 
 
 def divide(budget: Samples, seed: int) -> Parts:

@@ -68,8 +68,7 @@ def honest(case: Case, x: Tensor, cut: tuple[int, ...], groups: list[Any], batch
 def run(case: Case, budget: int, seed: int, cache: Path, sample: int) -> dict[str, Any]:
     """Measure one case; ``sample`` masks are also judged the honest way."""
     classifier = case.classifier().frozen()
-    parts = divide(draw_budget(case.pool, budget, seed), seed)
-    fit, reward = (parts.fit.x, parts.fit.y), (parts.reward.x, parts.reward.y)
+    fit, reward, _ = divide(draw_budget(case.pool, budget, seed), seed).pairs
     config = PruningConfig()
     found = candidates(case, budget, seed, cache)
     triggers = strengthened(worth_following(found.triggers, fit[0]), config)

@@ -98,8 +98,8 @@ def _repair(made: dict[str, str], variant: str, seed: int) -> str:
     if variant in ("whole", "half-way", "pruned"):
         _once(made["activations"], lambda: steps.extract_activations(*parts, made["activations"]))
         _once(made["pruned"], lambda: steps.prune_neurons(*parts, made["activations"], made["pruned"], seed=seed))
-        if variant != "pruned":
-            _once(made["repaired"], lambda: _whole(made, made["repaired"], seed))
+    if variant in ("whole", "half-way"):
+        _once(made["repaired"], lambda: _whole(made, made["repaired"], seed))
     if variant in ("whole", "pruned"):
         return made["pruned"]
     if not (Path(made["uncut"]) / MANIFEST).is_file():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from modelmend.model.classifier import Classifier
 from modelmend.model.export import export_module
+from modelmend.probe import prevalence
 from modelmend.probe.calibration import features
 from modelmend.probe.margin import MARGIN
 from modelmend.probe.prevalence import PREVALENCE, prevalence_evidence, shifts
@@ -128,3 +129,10 @@ def test_further_samples_count_for_it_and_for_nothing_else() -> None:
     few, many = (witness_evidence(model(), fit, others, range(CLASSES), seed=0) for others in ([held], [held, more]))
     assert few[MARGIN] == many[MARGIN]
     assert few[PREVALENCE] != many[PREVALENCE]
+
+
+def test_no_more_than_the_first_samples_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = honest_samples()
+    monkeypatch.setattr(prevalence, "MOST", 250)
+    parts = [(x[:100], y[:100]), (x[100:300], y[100:300]), (x[300:], y[300:])]
+    assert torch.allclose(shifts(model(), parts), shifts(model(), [(x[:250], y[:250])]))

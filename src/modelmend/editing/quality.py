@@ -117,15 +117,14 @@ class SelectSplit:
         x, self.y = select[0], select[1].cpu()
         self._belief: Tensor | None = None
         if reference is not None:
-            parts = [_logits(reference, part) for part in torch.split(x, batch_size)]
-            self._belief = torch.cat(parts).float().softmax(1)
+            self._belief = _logits(reference, x, batch_size).softmax(1)
         self._targets = [trigger.target for trigger in triggers]
         self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
 
     def measure(self, classifier: Classifier) -> Quality:
         """Figures of a classifier."""
-        return self._judge(torch.cat([_logits(classifier, part) for part in torch.split(self._x, self._batch_size)]))
+        return self._judge(_logits(classifier, self._x, self._batch_size))
 
     def measurer(self, classifier: Classifier, first: str) -> Callable[[Classifier], Quality]:
         """Like ``measure`` for candidates that differ from ``classifier`` in weights from node ``first`` on only."""
@@ -172,6 +171,5 @@ def triggered(trigger: Trigger, x: Tensor, batch_size: int = 256) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(classifier: Classifier, x: Tensor) -> Tensor:
-    logits: Tensor = classifier(x)
-    return logits.cpu()
+def _logits(classifier: Classifier, x: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([classifier(part).cpu() for part in torch.split(x, batch_size)])

@@ -8,13 +8,13 @@ samples, is its true count up to chance. Ours; the spread is that of a Poisson-b
 not sure enough, of all classes alike is no suspect for that: one temperature (arXiv 1706.04599) is fitted first.
 
 It trusts the labels, and that the clean samples hold the classes as the training set did: a class that is much rarer in
-one of them is shifted, too. So it counts only for a class that a trigger family names as well (``calibration.features``).
+one of them is shifted, too. So it counts only for a class that a trigger family names as well (``score.corroborated``).
 With two similar classes the one may be shifted as far as the other; their sign is not compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -70,20 +70,22 @@ def shifts(classifier: Classifier, samples: Sequence[Pair]) -> Tensor:
     ``(sum_n p_nk - n_k) / sqrt(sum_n p_nk (1 - p_nk) + PSEUDO + (HONEST n_k)^2)``; NaN for a class of fewer than ``FEWEST``
     samples. Samples whose scores are not finite are left out.
     """
-    x = [part for images, _ in samples for part in torch.split(images, BATCH)]
-    y = torch.cat([labels.cpu() for _, labels in samples])[:MOST]
-    scores, wanted = [], len(y)
-    for part in x:
-        if wanted > 0:
-            scores.append(classifier(part[:wanted].to(classifier.device)).double().cpu())
-            wanted -= len(part)
-    logits = torch.cat(scores)
+    looked_at = list(_first(samples, MOST))
+    y = torch.cat([labels.cpu() for _, labels in looked_at])
+    logits = torch.cat([classifier(part).double().cpu() for x, _ in looked_at for part in torch.split(x, BATCH)])
     finite = logits.isfinite().all(1)
     logits, y = logits[finite], y[finite]
     p = (logits / _temperature(logits, y)).softmax(1)
     counts = torch.bincount(y, minlength=classifier.num_classes).double()
     spread = ((p * (1 - p)).sum(0) + PSEUDO + (HONEST * counts).square()).sqrt()
     return torch.where(counts >= FEWEST, (p.sum(0) - counts) / spread, torch.nan)
+
+
+def _first(samples: Sequence[Pair], most: int) -> Iterator[Pair]:
+    for x, y in samples:
+        if most > 0:
+            yield x[:most], y[:most]
+            most -= len(y)
 
 
 def _temperature(logits: Tensor, y: Tensor) -> Tensor:
