@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modelmend.editing.quality import Quality, SelectSplit
+from modelmend.probe.trigger import Trigger
 
 from .conftest import Case
 
@@ -57,3 +58,21 @@ def test_belief_is_that_of_the_reference(infected: Case) -> None:
     worse = split.measure(scrambled)
     assert worse.belief < own.belief - 0.3
     assert worse.changed > 0.5
+
+
+def test_a_trigger_of_little_weight_is_not_paid_for_with_accuracy() -> None:
+    start = replace(START, success=(0.9, 0.9), weights=(0.95, 0.05))
+    natural_gone = replace(start, success=(0.9, 0.0), accuracy=0.68, belief=0.70, changed=0.1)
+    backdoor_gone = replace(natural_gone, success=(0.0, 0.9))
+    assert natural_gone.cost(start) > start.cost(start) > backdoor_gone.cost(start)
+    assert backdoor_gone.mean == pytest.approx(0.045)
+
+
+def test_the_weights_are_those_of_the_evidence(infected: Case) -> None:
+    x = infected.select[0]
+    flat = torch.zeros_like(x[0])
+    strong = Trigger("additive", 0, {"delta": flat + 0.1}, lead=9.0)
+    weak = Trigger("patch", 0, {"delta": flat + 0.1}, lead=-2.0)
+    quality = SelectSplit(infected.select, [strong, weak]).measure(infected.classifier)
+    assert quality.weights == pytest.approx((9 / 9.1, 0.1 / 9.1))
+    assert quality.mean == pytest.approx(sum(w * s for w, s in zip(quality.weights, quality.success, strict=True)))

@@ -9,7 +9,7 @@ import torch
 import modelmend.pruning
 from modelmend.model.groups import find_groups
 from modelmend.probe.trigger import Trigger
-from modelmend.pruning.judge import MaskJudge, _interleaved, pair_weights
+from modelmend.pruning.judge import MaskJudge, _interleaved
 from modelmend.pruning.refresh import change, held_to_size
 from modelmend.pruning.reward import RewardConfig, penalty
 
@@ -101,28 +101,6 @@ def test_every_stretch_of_samples_holds_its_share_of_each_kind() -> None:
     for part in kind[order].split(50):
         assert [int((part == k).sum()) for k in range(3)] == [40, 8, 2]
     assert not torch.equal(order, _interleaved(kind, 1))
-
-
-def test_a_class_that_needs_a_larger_trigger_counts_less() -> None:
-    x = torch.rand(4, 1, 8, 8)
-    triggers = [additive(0.1, 1), additive(0.3, 2), additive(0.1, 1, "patch")]
-    weight = pair_weights(triggers, [("additive", 1), ("additive", 2), ("patch", 1)], x * 0.5)
-    assert torch.isclose(weight[0] / weight[1], torch.tensor(4 * 81.0), rtol=1e-3)  # fourth power, two families agree
-    assert torch.isclose(weight.sum(), torch.tensor(1.0))
-
-
-def test_a_class_that_only_one_family_names_counts_less() -> None:
-    x = torch.rand(4, 1, 8, 8)
-    triggers = [additive(0.1, 1), additive(0.1, 1, "patch"), additive(0.1, 2, "warp")]
-    weight = pair_weights(triggers, [("additive", 1), ("patch", 1), ("warp", 2)], x * 0.5)
-    assert torch.allclose(weight, torch.tensor([4 / 9, 4 / 9, 1 / 9]), atol=1e-4)
-
-
-def test_a_family_in_which_the_class_does_not_stand_out_counts_little() -> None:
-    x = torch.rand(4, 1, 8, 8)
-    triggers = [replace(additive(0.1, 1), lead=4.0), replace(additive(0.1, 1, "patch"), lead=-3.0)]
-    weight = pair_weights(triggers, [("additive", 1), ("patch", 1)], x * 0.5)
-    assert torch.allclose(weight, torch.tensor([4 / 4.1, 0.1 / 4.1]), atol=1e-4)
 
 
 def test_fresh_triggers_are_held_to_the_size_of_the_first() -> None:

@@ -15,6 +15,7 @@ from modelmend.editing.graphrun import Tail
 from modelmend.metrics import accuracy, attack_success, robust_accuracy
 from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
+from modelmend.probe.weights import trigger_weights
 
 Pair = tuple[Tensor, Tensor]
 """Samples ``(N, ...)`` in 0..1 and labels ``(N,)``."""
@@ -39,7 +40,8 @@ class Quality:
         samples: Number of clean samples.
         loss: Mean clean cross-entropy.
         success: Success rate of each probe trigger, 0..1.
-        robust: Robust accuracy over all triggered samples, 0..1; 1 without triggers.
+        robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
+        weights: How much each trigger counts, summing to one; all the same when empty.
     """
 
     accuracy: float
@@ -49,6 +51,7 @@ class Quality:
     loss: float
     success: tuple[float, ...]
     robust: float
+    weights: tuple[float, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -57,15 +60,16 @@ class Quality:
 
     @property
     def mean(self) -> float:
-        """Mean success rate; 0 without triggers."""
-        return sum(self.success) / len(self.success) if self.success else 0.0
+        """Mean success rate by weight; 0 without triggers."""
+        return mean_by_weight(self.success, self.weights) if self.success else 0.0
 
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
         ``mean success + (1 - robust) / 4 + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
-        accuracy against ``before`` as ``drop`` has it. The mean and not the worst: among fresh triggers there often is one
-        that no honest classifier of this size withstands, and it must not hide what happens to the others.
+        accuracy against ``before`` as ``drop`` has it. The mean and not the worst, and by weight: among the triggers there
+        often is one that no honest classifier of this size withstands, of a family in which the class does not stand
+        out, and accuracy must not be paid for it.
         """
         drop = self.drop(before)
         return self.mean + (1 - self.robust) / 4 + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
@@ -106,7 +110,8 @@ class SelectSplit:
 
     Args:
         select: Clean samples and labels; never used to fit anything.
-        triggers: Probe triggers. A trigger without a target counts as successful where the class is not the true one.
+        triggers: Probe triggers, the first generation first: it says how much each counts. A trigger without a target
+            counts as successful where the class is not the true one.
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
     """
@@ -119,6 +124,7 @@ class SelectSplit:
         if reference is not None:
             self._belief = _logits(reference, x, batch_size).softmax(1)
         self._targets = [trigger.target for trigger in triggers]
+        self.weights = trigger_weights(triggers, x)
         self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
 
@@ -151,16 +157,24 @@ class SelectSplit:
             samples=n,
             loss=float(functional.cross_entropy(clean, self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
-            robust=sum(robust) / len(robust) if robust else 1.0,
+            robust=mean_by_weight(robust, self.weights) if robust else 1.0,
+            weights=self.weights,
         )
 
 
+def mean_by_weight(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Mean of values with weights that sum to one; the plain mean when there are none."""
+    if not weights:
+        return sum(values) / len(values)
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+
 def strongest(classifier: Classifier, triggers: Sequence[Trigger], samples: Pair, most: int) -> list[Trigger]:
-    """At most so many triggers, those that succeed most often on the samples, in the order given."""
+    """At most so many triggers, those of most weight times success on the samples, in the order given."""
     if len(triggers) <= most:
         return list(triggers)
-    success = SelectSplit(samples, triggers).measure(classifier).success
-    order = sorted(range(len(triggers)), key=lambda i: -success[i])[:most]
+    found = SelectSplit(samples, triggers).measure(classifier)
+    order = sorted(range(len(triggers)), key=lambda i: -found.success[i] * found.weights[i])[:most]
     return [triggers[i] for i in sorted(order)]
 
 

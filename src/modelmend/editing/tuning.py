@@ -88,7 +88,9 @@ def tune(
         for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
             clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
             target = _targets(teacher, clean, hard[index], config.distill)
-            hit = _draw_triggered(clean[: max(1, round(len(clean) * config.share))], triggers, generator)
+            hit = _draw_triggered(
+                clean[: max(1, round(len(clean) * config.share))], triggers, select.weights, generator
+            )
             batch, target = (
                 (clean, target) if hit is None else (torch.cat([clean, hit]), torch.cat([target, target[: len(hit)]]))
             )
@@ -119,10 +121,14 @@ def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> T
     return share * soft + (1 - share) * label
 
 
-def _draw_triggered(x: Tensor, triggers: Sequence[Trigger], generator: torch.Generator) -> Tensor | None:
+def _draw_triggered(
+    x: Tensor, triggers: Sequence[Trigger], weights: Sequence[float], generator: torch.Generator
+) -> Tensor | None:
+    """Samples, each with a trigger; one of no weight is drawn half as often as if all were the same."""
     if not triggers:
         return None
-    choice = torch.randint(0, len(triggers), (len(x),), generator=generator)
+    odds = torch.tensor(weights) + 1 / len(triggers)
+    choice = torch.multinomial(odds, len(x), replacement=True, generator=generator)
     hit = x.clone()
     for i, trigger in enumerate(triggers):
         rows = (choice == i).nonzero().flatten().to(x.device)

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
+from modelmend.probe.weights import pair_weights
 from modelmend.pruning.environment import Outcome
 from modelmend.pruning.forward import MEMORY, MaskedForward
 from modelmend.pruning.reward import RewardConfig, penalty
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 EXAGGERATED = " x"
 """Mark in the family name of an exaggerated trigger."""
-LEAST_LEAD = 0.1
-"""Lead of a family that sees nothing special in the class."""
 FEW = 3.0
 """Samples of a class whose evidence weighs as much as the assumption that the class did not suffer."""
 
@@ -280,41 +279,6 @@ def _wanted(label: Tensor, clean: Tensor, own: Tensor, labels: float) -> Tensor:
     one = torch.zeros_like(own).scatter_(1, torch.where(away, -label - 1, label)[:, None].to(own.device), 1.0)
     hard = torch.where(away[:, None].to(own.device), 1 - one, one)
     return torch.where(clean[:, None].to(own.device), labels * one + (1 - labels) * own, hard).cpu()
-
-
-def counted_lead(trigger: Trigger | Scaled) -> float:
-    """What the lead of a trigger's class counts for: at least ``LEAST_LEAD``, 1 where it is not known."""
-    return 1.0 if trigger.lead is None else max(trigger.lead, LEAST_LEAD)
-
-
-@torch.no_grad()
-def pair_weights(triggers: Sequence[Trigger | Scaled], pairs: Sequence[tuple[str, int]], x: Tensor) -> Tensor:
-    """Weight of each pair ``(P,)``, summing to one (ours).
-
-    ``w ~ lead n_t^2 c^-4 / (sum of c^-4 over the family)``: c is the size of the pair's first trigger, n_t the number
-    of families that found a trigger to its class. A class that one family alone suspects is rarely the attacker's. The lead
-    is as ``counted_lead`` has it.
-
-    Args:
-        triggers: First generation first.
-        pairs: Family and class of each pair.
-        x: Samples on which sizes are compared.
-    """
-    first: dict[tuple[str, int], float] = {}
-    lead: dict[tuple[str, int], float] = {}
-    for t in triggers:
-        pair = t.family, -1 if t.target is None else t.target
-        if pair not in first:
-            first[pair] = max(float((t(x) - x).square().mean()) ** 2, 1e-20)
-            lead[pair] = counted_lead(t)
-    weight = torch.tensor([1 / first[p] for p in pairs])
-    families = [p[0] for p in pairs]
-    for family in set(families):
-        mine = torch.tensor([f == family for f in families])
-        weight[mine] /= weight[mine].sum()
-    support = torch.tensor([sum(other == target for _, other in pairs) for _, target in pairs]).square()
-    weight *= support * torch.tensor([lead[p] for p in pairs])
-    return weight / weight.sum()
 
 
 def _rows(

@@ -20,13 +20,14 @@ from modelmend.metrics import sample_passes
 from modelmend.model.branches import KIND as BRANCH
 from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
+from modelmend.probe.weights import pair_of, pair_weights
 from modelmend.progress import Progress, silent
 from modelmend.pruning.attributes import NAMES, measure
 from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate
 from modelmend.pruning.explanation import Evidence, explain
 from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig
-from modelmend.pruning.judge import Labelled, MaskJudge, joined, pair_weights
+from modelmend.pruning.judge import Labelled, MaskJudge, joined
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
 from modelmend.pruning.pretrain import load_policy
@@ -286,10 +287,10 @@ def nodes(classifier: Classifier, input_shape: tuple[int, ...], config: PruningC
 
 def worth_following(triggers: Sequence[Trigger], x: Tensor) -> list[Trigger]:
     """Triggers without those that hardly count in the reward."""
-    pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
+    pairs = sorted({pair_of(t) for t in triggers})
     weight = dict(zip(pairs, pair_weights(triggers, pairs, x).tolist(), strict=True))
     floor = NEGLIGIBLE / len({t.family for t in triggers})
-    return [t for t in triggers if weight[t.family, -1 if t.target is None else t.target] >= floor]
+    return [t for t in triggers if weight[pair_of(t)] >= floor]
 
 
 def strengthened(triggers: Sequence[Trigger | Scaled], config: PruningConfig) -> list[Trigger | Scaled]:

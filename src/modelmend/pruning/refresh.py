@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Union
 import torch
 from torch import Tensor
 
-from modelmend.pruning.judge import EXAGGERATED, counted_lead
+from modelmend.probe.weights import counted_lead
+from modelmend.pruning.judge import EXAGGERATED
 
 if TYPE_CHECKING:
     from modelmend.model.classifier import Classifier
