@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from modelmend.errors import GateError
@@ -5,6 +7,7 @@ from modelmend.gate import judge as judging
 from modelmend.gate.checks.base import CHECKS, GateCheck
 from modelmend.gate.judge import judge
 from modelmend.gate.policy import Policy, load_policy, parse_policy
+from modelmend.metrics import paired_drop_counts
 from modelmend.records import ClassAccuracy, Measured, PrivacyReport, Scorecard
 from tests.evidence import digest, drop, evidence, finding, good_card, good_privacy, rate, residual
 
@@ -277,3 +280,13 @@ def test_a_decision_survives_its_json(tmp_path):
 )
 def test_residuals_of_another_family_or_class_than_the_accused_are_no_evidence(used, kept):
     assert decide(good_card(residuals=(used, kept))).verdict == "refuse"
+
+
+def test_a_drop_that_few_samples_leave_open_says_how_many_would_settle_it():
+    card = good_card(accuracy_drop=drop(22, 16, 400), accuracy_after=rate(374, 400))
+    reason = next(check.reason for check in decide(card, policy=Policy()).checks if check.name == "accuracy.drop")
+    wanted = int(re.search(r"about (\d+) gate samples would settle it", reason).group(1))
+    _, upper = paired_drop_counts(round(22 * wanted / 400), round(16 * wanted / 400), wanted, 0.975)
+    assert 0.045 < upper < 0.052
+    lost = good_card(accuracy_drop=drop(30, 5, 400), accuracy_after=rate(355, 400))
+    assert not any("would settle" in check.reason for check in decide(lost, policy=Policy()).checks)

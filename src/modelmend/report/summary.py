@@ -68,7 +68,9 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
     blocked = {".".join(str(check.get("name")).split(".")[:2]) for check in checks if check.get("blocks")}
     lines: list[Line] = []
     if card:
-        drop, bound = _value(card.get("accuracy_drop")), _high(card.get("accuracy_drop"))
+        drop = _value(card.get("accuracy_drop"))
+        judged = next((check for check in checks if check.get("name") == "accuracy.drop"), {})
+        bound = _high(judged) or _high(card.get("accuracy_drop"))  # the verdict's level is adjusted for planned looks
         note = (
             ""
             if drop is None

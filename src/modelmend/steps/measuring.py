@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelmend.artifacts import SCHEMAS, read_artifact
 from modelmend.errors import ArtifactError
@@ -13,6 +13,11 @@ from modelmend.metrics import accuracy, clopper_pearson, paired_drop
 from modelmend.records import ClassAccuracy, Measured, Scorecard
 from modelmend.steps.gating import local_policy
 from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from modelmend.model.classifier import Classifier
 
 
 def measure_repair(
@@ -57,12 +62,7 @@ def measure_repair(
             )
         edit_log, cut_log = final.json("edit.json"), cuts.json("pruning.json")
         repaired = open_classifier(final, source.info, expect=edit_log["content_hash"])
-        x, y = bank["gate"]
-        was, now = source.classifier.predict(x), repaired.predict(x)
-        before, after = (was == y).tolist(), (now == y).tolist()
-        drop, upper = paired_drop(before, after)
-        lost = sum(b and not a for b, a in zip(before, after, strict=True))
-        won = sum(a and not b for b, a in zip(before, after, strict=True))
+        kept = accuracy_kept(source.classifier, repaired, *bank["gate"])
         progress("accuracy", 1, 4)
 
         residuals, again = residual(
@@ -84,22 +84,8 @@ def measure_repair(
         card = Scorecard(
             suspect_hash=source.info.content_hash,
             repaired_hash=edit_log["content_hash"],
-            gate_samples=len(y),
             domain=bank.artifact.json("domain.json")["outcome"],
-            accuracy_before=_rate(before),
-            accuracy_after=_rate(after),
-            accuracy_drop=Measured(
-                value=drop, high=upper, n=len(y), counts=(lost, won), method="paired, exact one-sided upper bound"
-            ),
-            class_accuracy=tuple(
-                ClassAccuracy(
-                    label=k,
-                    n=int((y == k).sum()),
-                    before=accuracy(was[y == k], y[y == k]),
-                    after=accuracy(now[y == k], y[y == k]),
-                )
-                for k in range(source.info.num_classes)
-            ),
+            **kept,
             probe_before=found,
             probe_after=again,
             residuals=tuple(residuals),
@@ -127,7 +113,7 @@ def measure_repair(
         with output(progress, scorecard, "scorecard", inputs=inputs, params=params, seed=seed) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
-        return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": drop}
+        return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": card.accuracy_drop.value}
 
 
 def audit_privacy(
@@ -215,6 +201,42 @@ def privacy_config(policy: Any, *, random_split: bool) -> Any:
         min_side=stated.min_samples,
         profile="strict" if stated.absolute == "enforce" else "default",
     )
+
+
+def accuracy_kept(before: Classifier, after: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """What a scorecard says about clean accuracy, measured on the same samples with both models.
+
+    Args:
+        before: The suspect.
+        after: The repaired model.
+        x: Clean samples ``(N, ...)`` in 0..1 that no repair stage has read.
+        y: Their labels ``(N,)``.
+
+    Returns:
+        ``gate_samples``, ``accuracy_before``, ``accuracy_after``, ``accuracy_drop``, ``class_accuracy``.
+    """
+    was, now = before.predict(x), after.predict(x)
+    right, still = (was == y).tolist(), (now == y).tolist()
+    drop, upper = paired_drop(right, still)
+    lost = sum(b and not a for b, a in zip(right, still, strict=True))
+    won = sum(a and not b for b, a in zip(right, still, strict=True))
+    return {
+        "gate_samples": len(y),
+        "accuracy_before": _rate(right),
+        "accuracy_after": _rate(still),
+        "accuracy_drop": Measured(
+            value=drop, high=upper, n=len(y), counts=(lost, won), method="paired, exact one-sided upper bound"
+        ),
+        "class_accuracy": tuple(
+            ClassAccuracy(
+                label=k,
+                n=int((y == k).sum()),
+                before=accuracy(was[y == k], y[y == k]),
+                after=accuracy(now[y == k], y[y == k]),
+            )
+            for k in range(before.num_classes)
+        ),
+    }
 
 
 def _rate(hits: list[bool]) -> Measured:

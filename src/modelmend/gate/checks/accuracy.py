@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from modelmend.gate.checks.base import Case, check, line, within
@@ -26,6 +27,8 @@ def accuracy_drop(case: Case) -> Iterator[Check]:
     assert drop is not None
     words = f"drop {_points(drop)} (at most {_points(bounds.max_drop)}), upper end {_points(upper)}"
     words += f" (at most {_points(bounds.max_drop_upper)})"
+    if drop <= bounds.max_drop and upper > bounds.max_drop_upper and measured.n:
+        words += f"; about {_enough(measured.n, drop, upper, bounds.max_drop_upper)} gate samples would settle it"
     outcome = within(drop <= bounds.max_drop and upper <= bounds.max_drop_upper)
     yield line("accuracy.drop", DROP, outcome, words, measured=measured, bound=bounds.max_drop_upper, high=upper)
 
@@ -66,6 +69,11 @@ def _incomplete(rows: tuple[ClassAccuracy, ...], samples: int) -> str:
         if row.n and any(value is None or not 0 <= value <= 1 for value in values):
             return f"accuracy of class {row.label} is missing or no rate"
     return ""
+
+
+def _enough(n: int, drop: float, upper: float, bound: float) -> int:
+    """Samples at which an interval that narrows with their root would end at the bound, the drop being the same."""
+    return math.ceil(n * ((upper - drop) / (bound - drop)) ** 2 / 10) * 10
 
 
 def _points(share: float) -> str:
