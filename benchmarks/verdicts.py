@@ -1,7 +1,7 @@
 """Does the gate's verdict agree with the truth: ``python -m benchmarks.verdicts --data DIR --suite small``.
 
 Each model goes through the whole path, as a user would run it, and in weakened forms of it on purpose: no repair at all,
-pruning without the edit, an edit that is cut short, the way to the repaired weights gone half. The verdict is set beside
+pruning without the edit or half of its cuts alone, an edit that is cut short, the way to the repaired weights gone half. The verdict is set beside
 the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a false pass. A *good* one has
 a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON file a case; resumable.
 
@@ -40,6 +40,7 @@ from modelmend.metrics import clopper_pearson
 from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
+from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
 from modelmend.samples.data import content_ids
@@ -47,7 +48,8 @@ from modelmend.steps.measuring import accuracy_kept
 from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, save_classifier
 
 BAD, GOOD, LOST = 0.10, 0.03, 0.02
-VARIANTS = ("whole", "half-way", "pruned", "shallow", "untouched")
+LEAST_CUTS = {"pruned": 1, "half-cut": 2}
+VARIANTS = ("whole", "half-way", "pruned", "half-cut", "shallow", "untouched")
 
 
 def run_case(
@@ -61,7 +63,7 @@ def run_case(
     made = _prepare(case, home, budget, seed)
     for variant in wanted:
         started = time.process_time()
-        if variant == "pruned" and not _cuts(made, seed):
+        if variant in LEAST_CUTS and _cuts(made, seed) < LEAST_CUTS[variant]:
             continue  # the same model as untouched
         row = _judge(case, home, made, variant, seed)
         row |= {"budget": budget, "seed": seed, "cpu_seconds": round(time.process_time() - started, 1)}
@@ -102,7 +104,7 @@ def _prepare(case: Case, home: Path, budget: int, seed: int) -> dict[str, str]:
 def _repair(made: dict[str, str], variant: str, seed: int) -> str:
     """Make what the variant starts from; returns the record of what was pruned, which is nothing in weakened repairs."""
     parts = (made["suspect"], made["samples"], made["evidence"])
-    if variant in ("whole", "half-way", "pruned"):
+    if variant in ("whole", "half-way", "pruned", "half-cut"):
         _once(made["activations"], lambda: steps.extract_activations(*parts, made["activations"]))
         _once(made["pruned"], lambda: steps.prune_neurons(*parts, made["activations"], made["pruned"], seed=seed))
     if variant in ("whole", "half-way"):
@@ -173,6 +175,14 @@ def _whole(made: dict[str, str], edited: str, seed: int) -> None:
 def _pruned(made: dict[str, str], edited: str, seed: int) -> None:
     source, pruned = open_suspect(made["suspect"]), read_artifact(made["pruned"], SCHEMAS["pruned"])
     _weakened(made, edited, seed, open_classifier(pruned, source.info))
+
+
+def _half_cut(made: dict[str, str], edited: str, seed: int) -> None:
+    source = open_suspect(made["suspect"])
+    found = read_artifact(made["pruned"], SCHEMAS["pruned"]).json("pruning.json")
+    groups = nodes(source.classifier, source.info.input_shape, PruningConfig(branches=found["branches"]))
+    first = [cut["index"] for cut in found["cut"][: len(found["cut"]) // 2]]
+    _weakened(made, edited, seed, cut_clone(source.classifier, groups, first))
 
 
 def _untouched(made: dict[str, str], edited: str, seed: int) -> None:
@@ -251,6 +261,7 @@ EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
     "whole": _whole,
     "half-way": _half_way,
     "pruned": _pruned,
+    "half-cut": _half_cut,
     "shallow": _shallow,
     "untouched": _untouched,
 }
