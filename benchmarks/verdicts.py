@@ -1,12 +1,13 @@
 """Does the gate's verdict agree with the truth: ``python -m benchmarks.verdicts --data DIR --suite small``.
 
 Each model goes through the whole path, as a user would run it, and in weakened forms of it on purpose: no repair at all,
-pruning without the edit or half of its cuts alone, an edit that is cut short, the way to the repaired weights gone half. The verdict is set beside
-the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a false pass. A *good* one has
-a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON file a case; resumable.
+pruning without the edit or half of its cuts alone, an edit that is cut short, the way to the repaired weights gone half.
+The verdict is set beside the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a
+false pass. A *good* one has a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON
+file a case; resumable.
 
-Four hundred samples of the gate split say little about two points of accuracy. ``--more N`` asks what the same policy says
-where the accuracy is measured on N further samples, too, as with ``--measure-samples``; the residuals stay as they are.
+Four hundred samples of the gate split say little about two points of accuracy. ``--more N`` asks what the same policy
+says where accuracy is measured on N further samples, too, as with ``--measure-samples``; the residuals stay as they are.
 
 Evidence and repaired models stay in ``--work`` and are used again: after a change to the verdict, name another ``--out``
 and only measuring and judging is repeated. After a change to the repair, name another ``--work``, too.
