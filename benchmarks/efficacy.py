@@ -24,13 +24,12 @@ from benchmarks.cases import Case, case_options, clean_references, draw_budget, 
 from benchmarks.measure import Figures, final_measurement
 from benchmarks.methods import Method, Triggers, methods
 from benchmarks.parts import NotApplicableError, divide
-from benchmarks.reactivation import excess, reactivate
+from benchmarks.reactivation import woken
 from benchmarks.table import markdown, summary
 from modelmend import __version__
 from modelmend.artifacts import write_json
 from modelmend.errors import ModelmendError
 from modelmend.metrics import der, relative_der, sample_passes
-from modelmend.model.classifier import Classifier
 from modelmend.model.cost import count
 from modelmend.progress import Progress
 
@@ -85,21 +84,7 @@ def run_cell(
         "seconds": round(seconds, 2),
         "passes": passes,
         "probe_seconds": round(triggers.seconds, 2) if triggers.used else 0.0,
-        "reactivation": None if reference is None else _woken(case, reference, repaired, before.asr, seed),
-    }
-
-
-def _woken(
-    case: Case, reference: Case, repaired: Classifier, infected: float | None, seed: int
-) -> dict[str, float | None] | None:
-    if case.sealed is None or infected is None:
-        return None
-    asleep, clean = reactivate(case, case, repaired, seed), reactivate(reference, case, reference.classifier(), seed)
-    return {
-        "retuned": asleep.retuned,
-        "retuned_excess": excess(asleep.retuned, clean.retuned, infected),
-        "queried": asleep.queried,
-        "queried_excess": excess(asleep.queried, clean.queried, infected),
+        "reactivation": None if reference is None else woken(case, reference, repaired, before.asr, seed),
     }
 
 

@@ -53,6 +53,33 @@ def excess(asr: float, clean: float, infected: float) -> float | None:
     return None if infected - clean < 1e-6 else (asr - clean) / (infected - clean)
 
 
+def woken(
+    case: Case, reference: Case, repaired: Classifier, infected: float | None, seed: int
+) -> dict[str, float | None] | None:
+    """How far a repaired model's backdoor can be woken, beside a clean model of the same recipe.
+
+    Args:
+        case: The infected model's case.
+        reference: Case of a clean model of the same data set and architecture.
+        repaired: The repaired model.
+        infected: True ASR before the repair, 0..1.
+        seed: Of samples and order.
+
+    Returns:
+        ``retuned`` and ``queried``: ASR, 0..1, after each attempt; with ``_excess``: the same as ``excess`` has it. ``None`` for
+        a case that has no trigger.
+    """
+    if case.sealed is None or infected is None:
+        return None
+    asleep, clean = reactivate(case, case, repaired, seed), reactivate(reference, case, reference.classifier(), seed)
+    return {
+        "retuned": asleep.retuned,
+        "retuned_excess": excess(asleep.retuned, clean.retuned, infected),
+        "queried": asleep.queried,
+        "queried_excess": excess(asleep.queried, clean.queried, infected),
+    }
+
+
 def _success(case: Case, classifier: Classifier, attack: Attack, delta: Tensor | None = None) -> float:
     x = attack.apply(case.x_final)
     if delta is not None:

@@ -9,6 +9,9 @@ file a case; resumable.
 Four hundred samples of the gate split say little about two points of accuracy. ``--more N`` asks what the same policy
 says where accuracy is measured on N further samples, too, as with ``--measure-samples``; the residuals stay as they are.
 
+``--reactivate`` tries to wake the backdoor of finished whole repairs: re-tuning with five triggered images, and a
+perturbed query, beside a clean model of the same recipe.
+
 Evidence and repaired models stay in ``--work`` and are used again: after a change to the verdict, name another ``--out``
 and only measuring and judging is repeated. After a change to the repair, name another ``--work``, too.
 """
@@ -29,8 +32,10 @@ import torch
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from benchmarks.cases import Case, case_options, draw_budget, read_cases, wanted
+from benchmarks.cases import Case, case_options, clean_references, draw_budget, read_cases, wanted
 from benchmarks.measure import final_measurement
+from benchmarks.reactivation import woken
+from benchmarks.table import interval
 from modelmend import steps
 from modelmend.artifacts import MANIFEST, SCHEMAS, read_artifact, write_json, writing
 from modelmend.editing import edit as editing
@@ -224,6 +229,15 @@ def _weakened(made: dict[str, str], edited: str, seed: int, model: Classifier) -
         write_json(folder / "edit.json", {**log, "content_hash": content})
 
 
+def wake(case: Case, home: Path, reference: Case | None, row: dict[str, Any], seed: int) -> dict[str, Any]:
+    """``reactivation`` of a finished whole repair, as ``woken`` has it; nothing without a clean model of the recipe."""
+    if reference is None or row["variant"] != "whole":
+        return {}
+    source = open_suspect(str(home / "suspect"))
+    repaired = open_classifier(read_artifact(str(home / "whole-edited"), SCHEMAS["edited"]), source.info)
+    return {"reactivation": woken(case, reference, repaired, row["asr_before"], seed)}
+
+
 def judge_with_more(case: Case, home: Path, variant: str, more: int) -> dict[str, Any]:
     """Judge a finished case again, its accuracy measured on further samples of the pool, too.
 
@@ -299,6 +313,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"Rank correlation of the residual (worst family and class) with the true ASR: {value:.2f} "
             f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.",
         ]
+    woken = reactivation_table([r for r in rows if r.get("reactivation")])
+    lines += ["", *woken] if woken else []
     heads = "| model | variant | probability | ASR before | ASR | ACC | lost | verdict | blocked by |"
     lines += ["", heads, "|" + "---|" * 9]
     for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
@@ -307,6 +323,21 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"| {r['acc']:.1%} | {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def reactivation_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown lines: success of both ways to wake the backdoors, mean over models with a 95 % bootstrap interval."""
+    if not rows:
+        return []
+    lines = [f"Waking {len(rows)} whole repairs:", "", "| way | ASR | excess over a clean model |", "|---|---|---|"]
+    for way in ("retuned", "queried"):
+        cells = []
+        for name in (way, f"{way}_excess"):
+            values = {r["model"]: [r["reactivation"][name]] for r in rows if r["reactivation"][name] is not None}
+            mean, low, high = interval(values) if values else (math.nan,) * 3
+            cells.append(f"{mean:.0%} ({low:.0%} .. {high:.0%})")
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
 
 
 def _passes(row: dict[str, Any]) -> bool:
@@ -364,18 +395,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("verdicts"))
     parser.add_argument("--work", type=Path, default=Path("verdicts/work"), help="evidence and repaired models")
     parser.add_argument("--more", type=int, default=0, help="further samples for the accuracy, in a second judgement")
+    parser.add_argument("--reactivate", action="store_true", help="try to wake what whole repairs have put to sleep")
     told = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     told.out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
-    for case in read_cases(told.suite, told.data, told.zoo):
+    cases = read_cases(told.suite, told.data, told.zoo)
+    references = clean_references(cases)
+    for case in cases:
         if wanted(case, told.only):
             chosen = told.variants.split(",")
             run_case(case, told.out, told.work, budget=told.budget, seed=told.seed, variants=chosen, console=console)
-            for path in sorted(told.out.glob(f"{case.name}-s{told.seed}-*.json")) if told.more else ():
+            reference = references.get((case.recipe.dataset, case.recipe.arch))
+            for path in sorted(told.out.glob(f"{case.name}-s{told.seed}-*.json")):
                 row = json.loads(path.read_text())
                 home = told.work / f"{case.name}-{row['budget']}-s{told.seed}"
-                write_json(path, row | judge_with_more(case, home, row["variant"], told.more))
+                if told.more and row.get("more") != told.more:
+                    row |= judge_with_more(case, home, row["variant"], told.more)
+                if told.reactivate and "reactivation" not in row:
+                    row |= wake(case, home, reference, row, told.seed)
+                write_json(path, row)
     rows = [json.loads(path.read_text()) for path in sorted(told.out.glob("*-s*-*.json"))]
     (told.out / "table.md").write_text(summary(rows), encoding="utf-8")
     console.print(summary(rows), markup=False)

@@ -1,5 +1,5 @@
 import pytest
-from benchmarks.verdicts import correlation, summary
+from benchmarks.verdicts import correlation, reactivation_table, summary
 
 
 def row(model: str, asr: float | None, verdict: str, *, lost: float = 0.0, infected: bool = True) -> dict[str, object]:
@@ -64,3 +64,25 @@ def test_the_residual_is_correlated_with_the_truth_over_models():
     assert opposed is not None
     assert opposed[0] == pytest.approx(-1.0)
     assert correlation([row("a", 0.5, "pass"), row("b", 0.1, "pass"), row("c", 0.2, "pass")]) is None
+
+
+def test_what_was_woken_is_a_mean_over_models_with_an_interval():
+    def woken(model: str, retuned: float, over: float | None) -> dict[str, object]:
+        found = {"retuned": retuned, "retuned_excess": over, "queried": 0.5, "queried_excess": 0.0}
+        return row(model, 0.0, "pass") | {"reactivation": found}
+
+    lines = reactivation_table([woken("a", 0.2, 0.1), woken("b", 0.4, 0.3), woken("c", 0.6, None)])
+    assert lines[4].startswith("| retuned | 40% (")
+    assert "| 20% (10% .. 30%) |" in lines[4]
+    assert reactivation_table([]) == []
+
+
+def test_more_samples_count_only_where_they_were_asked():
+    rows = [
+        row("a", 0.01, "fallback") | {"verdict_more": "pass"},
+        row("b", 0.01, "fallback"),
+        row("c", 0.5, "refuse") | {"verdict_more": "refuse"},
+    ]
+    assert counts(rows, "false block, accuracy on more") == ["1", "1", "0"]
+    assert counts(rows, "false pass, accuracy on more") == ["1", "1", "0"]
+    assert "more samples" not in summary(rows[1:2])
