@@ -13,6 +13,7 @@ from modelmend.pruning import PruneResult, PruningConfig, prune
 from modelmend.pruning.onp import demanding, nodes
 from modelmend.pruning.ppo import PPOConfig
 from modelmend.pruning.refresh import class_growth
+from modelmend.steps.measuring import explainability
 
 QUICK = PruningConfig(ppo=PPOConfig(iterations=8, masks=120), refreshes=1, explain=False)
 
@@ -78,6 +79,15 @@ def test_the_log_shows_the_gain_over_the_best_rule(result) -> None:  # type: ign
     assert all(row["gain_over_rule"] >= 0 for row in rows)
     assert {"graph", "rules", "iteration", "refresh", "candidate", "chosen"} <= {row["event"] for row in result.log}
     json.dumps(result.record(), allow_nan=False)
+
+
+def test_the_scorecard_gets_the_explainability_of_the_cuts(result) -> None:  # type: ignore[no-untyped-def]
+    measured = explainability(json.loads(json.dumps(result.record())))
+    assert measured is not None
+    told = result.explanation
+    assert (measured.value, measured.low, measured.high) == (told["score"], told["low"], told["high"])
+    assert explainability({"cut": []}) is None
+    assert explainability({"cut": [], "explanation": {"cards": [], "score": None}}) is None
 
 
 def test_without_triggers_nothing_is_cut(infected) -> None:  # type: ignore[no-untyped-def]

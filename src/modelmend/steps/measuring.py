@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def measure_repair(
             macs_after=small.macs if small else source.info.macs,
             edited_relative_norm=edit_log.get("relative_norm"),
             batch_norm=edit_log.get("batch_norm", "frozen"),
-            explainability=Measured(**cut_log["explainability"]) if cut_log.get("explainability") else None,
+            explainability=explainability(cut_log),
             seconds={item.producer: item.seconds for item in (artifact, cuts, final)},
             passes={item.producer: item.passes for item in (artifact, cuts, final)},
             looks=looks,
@@ -237,6 +238,17 @@ def accuracy_kept(before: Classifier, after: Classifier, x: Tensor, y: Tensor) -
             for k in range(before.num_classes)
         ),
     }
+
+
+def explainability(pruning: Mapping[str, Any]) -> Measured | None:
+    """Score of ``pruning.json``'s explanation with its interval; ``None`` where nothing was cut."""
+    told = pruning.get("explanation") or {}
+    if told.get("score") is None:
+        return None
+    method = "harmonic mean of the explanations' characterization and the share of the fall that the listed cuts give"
+    return Measured(
+        value=told["score"], low=told["low"], high=told["high"], n=len(pruning["cut"]), level=0.95, method=method
+    )
 
 
 def _rate(hits: list[bool]) -> Measured:
