@@ -12,8 +12,9 @@ says where accuracy is measured on N further samples, too, as with ``--measure-s
 ``--reactivate`` tries to wake the backdoor of finished whole repairs: re-tuning with five triggered images, and a
 perturbed query, beside a clean model of the same recipe.
 
-Evidence and repaired models stay in ``--work`` and are used again: after a change to the verdict, name another ``--out``
-and only measuring and judging is repeated. After a change to the repair, name another ``--work``, too.
+Evidence and repaired models stay in ``--work`` and are used again. After a change to the gate's rules the same call judges
+finished cases again; after one to what is measured, name another ``--out``, and only measuring and judging is repeated;
+after one to the repair, name another ``--work``, too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,14 @@ from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
 from modelmend.samples.data import content_ids
 from modelmend.steps.measuring import accuracy_kept
-from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, save_classifier
+from modelmend.steps.stores import (
+    SampleBank,
+    open_classifier,
+    open_evidence,
+    open_samples,
+    open_suspect,
+    save_classifier,
+)
 
 BAD, GOOD, LOST = 0.10, 0.03, 0.02
 LEAST_CUTS = {"pruned": 1, "half-cut": 2}
@@ -238,6 +246,19 @@ def wake(case: Case, home: Path, reference: Case | None, row: dict[str, Any], se
     return {"reactivation": woken(case, reference, repaired, row["asr_before"], seed)}
 
 
+def judge_again(home: Path, variant: str) -> dict[str, Any]:
+    """``verdict`` and ``blocking`` of a finished case by the present gate, from the evidence that it left in ``home``."""
+    bank, card, report = _evidence(home, variant)
+    again = judge(load_policy(None), card, report, samples_hash=bank.hash, seed=0)
+    return {"verdict": again.verdict, "blocking": [check.name for check in again.checks if check.blocks]}
+
+
+def _evidence(home: Path, variant: str) -> tuple[SampleBank, Scorecard, PrivacyReport]:
+    measured = read_artifact(str(home / f"{variant}-card"), SCHEMAS["scorecard"]).file("scorecard.json")
+    audited = read_artifact(str(home / f"{variant}-privacy"), SCHEMAS["privacy"]).file("privacy.json")
+    return open_samples(str(home / "samples")), Scorecard.read(measured), PrivacyReport.read(audited)
+
+
 def judge_with_more(case: Case, home: Path, variant: str, more: int) -> dict[str, Any]:
     """Judge a finished case again, its accuracy measured on further samples of the pool, too.
 
@@ -250,11 +271,8 @@ def judge_with_more(case: Case, home: Path, variant: str, more: int) -> dict[str
     Returns:
         ``verdict_more``, ``blocking_more``, ``lost_gate`` and ``lost_more`` (drop on the gate samples and on all), ``more``.
     """
-    source, bank = open_suspect(str(home / "suspect")), open_samples(str(home / "samples"))
+    source, (bank, card, report) = open_suspect(str(home / "suspect")), _evidence(home, variant)
     repaired = open_classifier(read_artifact(str(home / f"{variant}-edited"), SCHEMAS["edited"]), source.info)
-    measured = read_artifact(str(home / f"{variant}-card"), SCHEMAS["scorecard"]).file("scorecard.json")
-    audited = read_artifact(str(home / f"{variant}-privacy"), SCHEMAS["privacy"]).file("privacy.json")
-    card = Scorecard.read(measured)
     with np.load(home / "samples.npz") as drawn:
         known = set(content_ids(torch.from_numpy(drawn["x"])))
     fresh = [i for i, name in enumerate(content_ids(case.pool.x)) if name not in known]
@@ -262,7 +280,7 @@ def judge_with_more(case: Case, home: Path, variant: str, more: int) -> dict[str
     x, y = bank["gate"]
     x, y = torch.cat([x, case.pool.x[index]]), torch.cat([y, case.pool.y[index]])
     wider = card.model_copy(update=accuracy_kept(source.classifier, repaired, x, y))
-    again = judge(load_policy(None), wider, PrivacyReport.read(audited), samples_hash=bank.hash, seed=0)
+    again = judge(load_policy(None), wider, report, samples_hash=bank.hash, seed=0)
     return {
         "more": more,
         "verdict_more": again.verdict,
@@ -410,7 +428,10 @@ def main() -> None:
             for path in sorted(told.out.glob(f"{case.name}-s{told.seed}-*.json")):
                 row = json.loads(path.read_text())
                 home = told.work / f"{case.name}-{row['budget']}-s{told.seed}"
-                if told.more and row.get("more") != told.more:
+                if not (home / f"{row['variant']}-card" / MANIFEST).is_file():
+                    continue
+                row |= judge_again(home, row["variant"])
+                if told.more:
                     row |= judge_with_more(case, home, row["variant"], told.more)
                 if told.reactivate and "reactivation" not in row:
                     row |= wake(case, home, reference, row, told.seed)
