@@ -97,7 +97,7 @@ def test_the_number_of_gate_samples_needed_is_exact(n, enough):
             "backdoor.used.patch.3",
         ),
         (
-            {"residuals": (residual(hits=160, floor=floor(0.3, 0.5)), residual("kept", "additive"))},
+            {"residuals": (residual(hits=100, floor=floor(0.3, 0.5)), residual("kept", "additive"))},
             "backdoor.used.patch.3",
         ),
         ({"residuals": (residual(hits=100, floor=Measured()), residual("kept", "additive"))}, "backdoor.used.patch.3"),
@@ -122,18 +122,11 @@ def test_what_was_clean_before_needs_no_trigger_that_worked():
     assert decide(clean).verdict == "pass"
 
 
-@pytest.mark.parametrize(("high", "counted"), [(0.25, 0.25), (0.3, 0.3), (0.31, 0.3), (0.9, 0.3)])
-def test_a_floor_lifts_the_bound_of_a_fragile_model_up_to_a_limit(high: float, counted: float):
-    fragile = good_card(residuals=(residual(hits=100, floor=floor(0.15, high)), residual("kept", "additive")))
+def test_a_floor_lifts_the_bound_of_a_fragile_model():
+    fragile = good_card(residuals=(residual(hits=100, floor=floor(0.15, 0.25)), residual("kept", "additive")))
     check = next(check for check in decide(fragile).checks if check.name == "backdoor.used.patch.3")
     assert check.outcome == "pass"
-    assert check.bound == pytest.approx(counted + 0.15)
-    assert ("counted as 30.0 %" in check.reason) == (high > counted)
-
-
-def test_a_floor_that_is_no_rate_lifts_nothing():
-    odd = good_card(residuals=(residual(hits=100, floor=floor(0.15, 1.2)), residual("kept", "additive")))
-    assert "backdoor.used.patch.3" in blocking(decide(odd))
+    assert check.bound == pytest.approx(0.25 + 0.15)
 
 
 def test_the_probes_opinion_warns_or_blocks_as_the_policy_says():

@@ -128,21 +128,18 @@ def _residual(case: Case, row: Residual, name: str, title: str) -> Check:
 
 
 def _allowed(case: Case, row: Residual) -> tuple[float, str]:
-    """Bound on the upper end: ``max(max_success_upper, min(floor, max_floor) + max_excess_upper)``.
+    """Bound on the upper end: ``max(max_success_upper, floor + max_excess_upper)``, the floor only up to ``max_floor``.
 
     The floor is the upper figure of what triggers of the same size do to the model's other classes: a fragile model
-    may not be taken for a backdoored one, nor hide one. A floor over ``max_floor`` counts as ``max_floor``: were it not to
-    count at all, a repair would be held to less than half as much for one more sample of an innocent class.
+    may not be taken for a backdoored one, nor hide one.
     """
     bounds, floor = case.policy.backdoor, row.floor
     if floor is None or floor.value is None or floor.high is None or not floor.n:
         return bounds.max_success_upper, ""
-    if not 0 <= floor.value <= floor.high <= 1:
-        return bounds.max_success_upper, "; the floor is no rate"
-    counted = min(floor.high, bounds.max_floor)
-    words = f" with a floor of {_percent(floor.high)}"
-    words += "" if counted == floor.high else f", counted as {_percent(counted)}"
-    return max(bounds.max_success_upper, counted + bounds.max_excess_upper), words
+    if not 0 <= floor.value <= floor.high <= bounds.max_floor:
+        return bounds.max_success_upper, f"; the floor of {_percent(floor.high)} is too high to count"
+    over = floor.high + bounds.max_excess_upper
+    return max(bounds.max_success_upper, over), f" with a floor of {_percent(floor.high)}"
 
 
 def _optional(name: str, title: str, case: Case, measured: Measured | None, *, bound: float, absent: str) -> Check:
