@@ -96,22 +96,36 @@ def onp(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, pro
 
 def edit(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
     """Activation-guided editing alone."""
-    from modelmend.editing.edit import EditConfig
-    from modelmend.editing.edit import edit as run
-
-    found = triggers.accused(progress)
-    return run(classifier, *parts.pairs, found, config=EditConfig(), seed=seed, progress=progress).classifier
+    return _edited(classifier, classifier, triggers, seed, progress)
 
 
 def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
-    """The whole repair in the pipeline's order: prune, probe again, edit with old and new triggers."""
-    from modelmend.editing.edit import EditConfig
-    from modelmend.editing.edit import edit as run
+    """The whole repair in the pipeline's order: prune, then edit with the old triggers and those found again."""
+    return _edited(classifier, onp(classifier, parts, triggers, seed, progress), triggers, seed, progress)
 
-    found = triggers.accused(progress)
-    pruned = onp(classifier, parts, triggers, seed, progress)
-    found += triggers.again(pruned, seed + 1)
-    return run(pruned, *parts.pairs, found, config=EditConfig(), seed=seed, progress=progress).classifier
+
+def _edited(suspect: Classifier, begun: Classifier, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
+    from modelmend.editing.edit import edit
+    from modelmend.probe.accused import accused
+    from modelmend.probe.again import find_again
+
+    found, fit = triggers.result(progress).evidence, triggers.parts.pairs[0]
+
+    def again(network: Classifier, seed: int) -> list[Trigger]:
+        return find_again(network, fit, found, accused(found), seed=seed)
+
+    known = [*triggers.accused(progress), *again(begun, seed + 1)]
+    chance = 1.0 if found.probability is None else found.probability
+    return edit(
+        begun,
+        *triggers.parts.pairs,
+        known,
+        seed=seed,
+        progress=progress,
+        reprobe=again,
+        reference=suspect,
+        chance=chance,
+    ).classifier
 
 
 def methods(effort: float) -> dict[str, Method]:

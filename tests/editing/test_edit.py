@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from modelmend.editing.delta import toggle
+from modelmend.editing.delta import relative_norms, toggle
 from modelmend.editing.edit import EditConfig, edit
 from modelmend.editing.finetune import FineTuneConfig, fine_tune
 from modelmend.editing.layers import tensors
@@ -102,3 +102,17 @@ def test_an_empty_split_is_named(infected: Case) -> None:
     empty = (infected.fit[0][:0], infected.fit[1][:0])
     with pytest.raises(InputError, match="select"):
         edit(infected.classifier, infected.fit, infected.reward, empty, infected.triggers)
+
+
+@pytest.mark.parametrize(("chance", "edited"), [(0.49, False), (0.51, True)])
+def test_nothing_is_unlearned_from_a_model_that_the_probe_takes_for_clean(
+    infected: Case, chance: float, edited: bool
+) -> None:
+    config = EditConfig(strengths=(0.5,), layers=(1,), repair=TuneConfig(epochs=2, lr=2e-3))
+    triggers = infected.triggers
+    result = edit(
+        infected.classifier, infected.fit, infected.reward, infected.select, triggers, config=config, chance=chance
+    )
+    assert result.log["edited"] == edited
+    assert ("probability 0.49" in result.log["reason"]) != edited
+    assert bool(relative_norms(infected.classifier.graph, result.classifier.graph)) == edited

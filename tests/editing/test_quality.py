@@ -68,11 +68,18 @@ def test_a_trigger_of_little_weight_is_not_paid_for_with_accuracy() -> None:
     assert backdoor_gone.mean == pytest.approx(0.045)
 
 
+def test_success_counts_by_the_chance_that_there_is_a_backdoor() -> None:
+    gone = replace(START, success=(0.0,), robust=0.7, accuracy=0.665, belief=0.67, changed=0.1)
+    assert gone.cost(START) < START.cost(START)
+    unlikely = replace(START, chance=0.1)
+    assert replace(gone, chance=0.1).cost(unlikely) > unlikely.cost(unlikely)
+
+
 def test_the_weights_are_those_of_the_evidence(infected: Case) -> None:
     x = infected.select[0]
     flat = torch.zeros_like(x[0])
     strong = Trigger("additive", 0, {"delta": flat + 0.1}, lead=9.0)
     weak = Trigger("patch", 0, {"delta": flat + 0.1}, lead=-2.0)
     quality = SelectSplit(infected.select, [strong, weak]).measure(infected.classifier)
-    assert quality.weights == pytest.approx((9 / 9.1, 0.1 / 9.1))
+    assert quality.weights == pytest.approx(((9 / 9.1 + 0.5) / 2, (0.1 / 9.1 + 0.5) / 2))
     assert quality.mean == pytest.approx(sum(w * s for w, s in zip(quality.weights, quality.success, strict=True)))

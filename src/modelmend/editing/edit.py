@@ -28,6 +28,8 @@ from modelmend.records import Record
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""
+LIKELY = 0.5
+"""Probability of a backdoor from which its triggers are unlearned."""
 Reprobe = Callable[[Classifier, int], Sequence[Trigger]]
 """Finds fresh candidate triggers on an edited model; takes a seed."""
 
@@ -59,6 +61,7 @@ def edit(
     progress: Progress = silent,
     reprobe: Reprobe | None = None,
     reference: Classifier | None = None,
+    chance: float = 1.0,
 ) -> EditResult:
     """Edit the last weight layers along what the triggers excite, then run the repair step.
 
@@ -78,6 +81,8 @@ def edit(
         reprobe: Looks for fresh triggers between rounds; without it there is one round.
         reference: The model whose clean behaviour is to be kept, when ``classifier`` was repaired before: accuracy is
             held against it, and the repair step distils from it. ``classifier`` itself when not given.
+        chance: Probability that there is a backdoor, by the probe. Under one half nothing is edited: a clean model has
+            triggers, too, and unlearning them costs it accuracy for nothing.
 
     Returns:
         The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``scaled``, ``after``,
@@ -94,12 +99,12 @@ def edit(
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
-    split = SelectSplit(select_pair, triggers, config.batch_size, reference=teacher)
+    split = SelectSplit(select_pair, triggers, config.batch_size, reference=teacher, chance=chance)
     before = starting_point(classifier, teacher, split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
     result = classifier.clone().frozen()
-    if before.worst <= config.enough:
-        log |= {"edited": False, "reason": _unneeded(before, config), "after": before.log()}
+    if chance < LIKELY or before.worst <= config.enough:
+        log |= {"edited": False, "reason": _unneeded(before, config, chance), "after": before.log()}
         return _finish(classifier, result, log, started, spent)
 
     result, scaled, found = _choose_scaling(
@@ -116,7 +121,7 @@ def edit(
                 break
             fresh = list(reprobe(result, seed + turn))
             known = known + fresh
-            split = SelectSplit(select_pair, known, config.batch_size, reference=teacher)
+            split = SelectSplit(select_pair, known, config.batch_size, reference=teacher, chance=chance)
             before, final = starting_point(classifier, teacher, split), split.measure(result)
             log["before"] = before.log()
             if not fresh or final.worst <= config.enough:
@@ -169,7 +174,9 @@ def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSpl
     return replace(start, accuracy=max(start.accuracy, own.accuracy), belief=max(start.belief, own.belief))
 
 
-def _unneeded(before: Quality, config: EditConfig) -> str:
+def _unneeded(before: Quality, config: EditConfig, chance: float) -> str:
+    if chance < LIKELY:
+        return f"no edit: the probe sees no backdoor (probability {chance:.2f}), so its triggers are natural ones"
     if not before.success:
         return "no edit needed: there are no candidate triggers"
     return f"no edit needed: no trigger succeeds more often than {config.enough:.2f} (worst {before.worst:.2f})"

@@ -40,6 +40,7 @@ def fine_tune(
     seed: int = 0,
     progress: Progress = silent,
     reference: Classifier | None = None,
+    chance: float = 1.0,
 ) -> EditResult:
     """Fine-tune all parameters, keep the epoch that the select split likes best, go back as far as the repair allows.
 
@@ -54,6 +55,7 @@ def fine_tune(
         progress: Called once an epoch.
         reference: The suspect, when ``classifier`` is a repair of it: its clean behaviour is to be kept, and the way
             back leads to it. ``classifier`` itself when not given.
+        chance: Probability that there is a backdoor: how much success counts against accuracy.
 
     Returns:
         Same as ``edit``; the log holds ``before``, ``after``, ``epochs``, ``share``, ``layers``, ``relative_norm``, ``seconds``,
@@ -67,7 +69,7 @@ def fine_tune(
     samples = join(fit, reward)
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
-    split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher)
+    split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher, chance=chance)
     before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(

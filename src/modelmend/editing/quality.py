@@ -42,6 +42,7 @@ class Quality:
         success: Success rate of each probe trigger, 0..1.
         robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
         weights: How much each trigger counts, summing to one; all the same when empty.
+        chance: Probability that there is a backdoor at all, 0..1.
     """
 
     accuracy: float
@@ -52,6 +53,7 @@ class Quality:
     success: tuple[float, ...]
     robust: float
     weights: tuple[float, ...] = ()
+    chance: float = 1.0
 
     @property
     def worst(self) -> float:
@@ -66,13 +68,15 @@ class Quality:
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``mean success + (1 - robust) / 4 + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of clean
-        accuracy against ``before`` as ``drop`` has it. The mean and not the worst, and by weight: among the triggers there
+        ``chance * (mean success + (1 - robust) / 4) + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of
+        clean accuracy against ``before`` as ``drop`` has it. What a trigger does harms only if there is a backdoor; what
+        accuracy is lost is lost for certain. The mean and not the worst, and by weight: among the triggers there
         often is one that no honest classifier of this size withstands, of a family in which the class does not stand
         out, and accuracy must not be paid for it.
         """
         drop = self.drop(before)
-        return self.mean + (1 - self.robust) / 4 + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
+        harm = self.chance * (self.mean + (1 - self.robust) / 4)
+        return harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
 
     def drop(self, before: Quality) -> float:
         """Loss of clean accuracy against ``before``, at least 0: an estimate that few labels do not decide (ours).
@@ -114,17 +118,26 @@ class SelectSplit:
             counts as successful where the class is not the true one.
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
+        chance: Probability that there is a backdoor.
     """
 
     def __init__(
-        self, select: Pair, triggers: Sequence[Trigger], batch_size: int = 128, *, reference: Classifier | None = None
+        self,
+        select: Pair,
+        triggers: Sequence[Trigger],
+        batch_size: int = 128,
+        *,
+        reference: Classifier | None = None,
+        chance: float = 1.0,
     ) -> None:
+        self.chance = chance
         x, self.y = select[0], select[1].cpu()
         self._belief: Tensor | None = None
         if reference is not None:
             self._belief = _logits(reference, x, batch_size).softmax(1)
         self._targets = [trigger.target for trigger in triggers]
-        self.weights = trigger_weights(triggers, x)
+        self.weights = tuple((weight + 1 / len(triggers)) / 2 for weight in trigger_weights(triggers, x))
+        """Half by the lead, half the same for all: what is found on a half-repaired model may be in a family that had none."""
         self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
 
@@ -159,6 +172,7 @@ class SelectSplit:
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
             robust=mean_by_weight(robust, self.weights) if robust else 1.0,
             weights=self.weights,
+            chance=self.chance,
         )
 
 

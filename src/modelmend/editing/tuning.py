@@ -124,11 +124,10 @@ def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> T
 def _draw_triggered(
     x: Tensor, triggers: Sequence[Trigger], weights: Sequence[float], generator: torch.Generator
 ) -> Tensor | None:
-    """Samples, each with a trigger; one of no weight is drawn half as often as if all were the same."""
+    """Samples, each with a trigger that is drawn by weight."""
     if not triggers:
         return None
-    odds = torch.tensor(weights) + 1 / len(triggers)
-    choice = torch.multinomial(odds, len(x), replacement=True, generator=generator)
+    choice = torch.multinomial(torch.tensor(weights), len(x), replacement=True, generator=generator)
     hit = x.clone()
     for i, trigger in enumerate(triggers):
         rows = (choice == i).nonzero().flatten().to(x.device)

@@ -152,6 +152,7 @@ def edit_weights(
             progress=progress,
             reprobe=again,
             reference=source.classifier,
+            chance=1.0 if found.probability is None else found.probability,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
@@ -192,6 +193,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
             seed=seed,
             progress=progress,
             reference=source.classifier,
+            chance=1.0 if found.probability is None else found.probability,
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
         params = {"config": config.model_dump(mode="json")}
