@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from modelmend import steps
-from modelmend.artifacts import SCHEMAS, read_artifact, writing
+from modelmend.artifacts import SCHEMAS, read_artifact, write_json, writing
+from modelmend.model.classifier import Classifier
+from modelmend.model.hashing import content_hash
 from modelmend.pruning import onp
 from modelmend.pruning.environment import Candidate
-from modelmend.steps.stores import save_triggers
+from modelmend.steps.stores import open_suspect, save_classifier, save_triggers
 from tests.evidence import evidence as found
 from tests.pruning.test_picture import searched
 from tests.steps.test_gating import Bench, make_bench
@@ -44,3 +48,34 @@ def test_the_graph_of_a_search_is_kept_as_data(
     assert ("graph.json" in kept.files) is was_searched
     if was_searched:
         assert len(kept.json("graph.json")["nodes"]) == 4
+
+
+@pytest.mark.parametrize(("step", "module"), [("edit_weights", "edit"), ("fine_tune", "finetune")])
+def test_a_change_of_weights_is_told_what_to_keep_and_how_likely_a_backdoor_is(
+    step: str, module: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+
+    class Reached(Exception):
+        """The change was asked for."""
+
+    def change(*_: object, **settings: object) -> None:
+        told.update(settings)
+        raise Reached
+
+    source = open_suspect(bench["suspect"])
+    for role, record in (("pruned", "pruning.json"), ("edited", "edit.json")):
+        shutil.rmtree(bench[role], ignore_errors=True)
+        with writing(bench[role], SCHEMAS[role], producer="prune_neurons") as folder:
+            content = save_classifier(source.classifier, folder, source.info)
+            write_json(folder / record, {"cut": [], "content_hash": content})
+    monkeypatch.setattr(
+        importlib.import_module(f"modelmend.editing.{module}"), "edit" if module == "edit" else step, change
+    )
+    given = [bench[name] for name in ("suspect", "samples", "evidence", "pruned" if module == "edit" else "edited")]
+    with pytest.raises(Reached):
+        getattr(steps, step)(*given, str(tmp_path / "out"))
+    reference = told["reference"]
+    assert isinstance(reference, Classifier)
+    assert content_hash(reference.graph) == content_hash(source.classifier.graph)
+    assert told["chance"] == found(backdoor=True, success=0.9).probability
