@@ -290,3 +290,12 @@ def test_a_drop_that_few_samples_leave_open_says_how_many_would_settle_it():
     assert 0.045 < upper < 0.052
     lost = good_card(accuracy_drop=drop(30, 5, 400), accuracy_after=rate(355, 400))
     assert not any("would settle" in check.reason for check in decide(lost, policy=Policy()).checks)
+
+
+def test_a_class_that_loses_exactly_the_bound_passes():
+    rows = (
+        ClassAccuracy(label=0, n=40, before=29 / 40, after=23 / 40),
+        ClassAccuracy(label=1, n=360, before=1, after=1),
+    )
+    assert 29 / 40 - 23 / 40 > 0.15  # in floating point
+    assert "accuracy.classes" not in blocking(decide(good_card(class_accuracy=rows), policy=Policy()))
