@@ -108,6 +108,7 @@ def _edited(suspect: Classifier, begun: Classifier, triggers: Triggers, seed: in
     from modelmend.editing.edit import edit
     from modelmend.probe.accused import accused
     from modelmend.probe.again import find_again
+    from modelmend.steps.mending import chance
 
     found, fit = triggers.result(progress).evidence, triggers.parts.pairs[0]
 
@@ -115,7 +116,6 @@ def _edited(suspect: Classifier, begun: Classifier, triggers: Triggers, seed: in
         return find_again(network, fit, found, accused(found), seed=seed)
 
     known = [*triggers.accused(progress), *again(begun, seed + 1)]
-    chance = 1.0 if found.probability is None else found.probability
     return edit(
         begun,
         *triggers.parts.pairs,
@@ -124,7 +124,7 @@ def _edited(suspect: Classifier, begun: Classifier, triggers: Triggers, seed: in
         progress=progress,
         reprobe=again,
         reference=suspect,
-        chance=chance,
+        chance=chance(found),
     ).classifier
 
 

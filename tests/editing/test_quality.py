@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modelmend.editing.quality import Quality, SelectSplit
+from modelmend.editing.quality import Quality, SelectSplit, strongest
+from modelmend.editing.tuning import _draw_triggered
+from modelmend.errors import InputError
 from modelmend.probe.trigger import Trigger
 
 from .conftest import Case
@@ -83,3 +85,33 @@ def test_the_weights_are_those_of_the_evidence(infected: Case) -> None:
     quality = SelectSplit(infected.select, [strong, weak]).measure(infected.classifier)
     assert quality.weights == pytest.approx(((9 / 9.1 + 0.5) / 2, (0.1 / 9.1 + 0.5) / 2))
     assert quality.mean == pytest.approx(sum(w * s for w, s in zip(quality.weights, quality.success, strict=True)))
+
+
+def test_the_most_telling_triggers_are_kept_in_the_order_given(infected: Case) -> None:
+    flat = torch.zeros_like(infected.select[0][0])
+    useless = [Trigger("patch", 0, {"delta": flat}, lead=0.2) for _ in range(3)]
+    telling = [replace(t, lead=5.0) for t in infected.triggers[:2]]
+    given = [useless[0], telling[0], *useless[1:], *telling[1:]]
+    kept = strongest(infected.classifier, given, infected.fit, len(telling))
+    assert [id(t) for t in kept] == [id(t) for t in telling]
+    assert strongest(infected.classifier, given, infected.fit, 9) == given
+
+
+def test_triggers_are_drawn_by_weight(infected: Case) -> None:
+    flat = torch.zeros_like(infected.select[0][0])
+    known = [
+        Trigger("additive", 0, {"delta": flat + 1.0}, lead=9.0),
+        Trigger("patch", 0, {"delta": flat - 1.0}, lead=-2.0),
+    ]
+    split = SelectSplit(infected.select, known)
+    hit = _draw_triggered(flat.expand(4000, *flat.shape) + 0.5, split, torch.Generator().manual_seed(0))
+    assert hit is not None
+    bright = float((hit.flatten(1).mean(1) > 0.9).float().mean())
+    assert bright == pytest.approx(split.weights[0], abs=0.03)
+    assert _draw_triggered(flat[None], SelectSplit(infected.select, []), torch.Generator()) is None
+
+
+@pytest.mark.parametrize("chance", [-0.1, 1.1, float("nan")])
+def test_a_chance_that_is_none_is_refused(infected: Case, chance: float) -> None:
+    with pytest.raises(InputError, match="chance"):
+        SelectSplit(infected.select, [], chance=chance)

@@ -50,9 +50,10 @@ def test_the_graph_of_a_search_is_kept_as_data(
         assert len(kept.json("graph.json")["nodes"]) == 4
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
 @pytest.mark.parametrize(("step", "module"), [("edit_weights", "edit"), ("fine_tune", "finetune")])
 def test_a_change_of_weights_is_told_what_to_keep_and_how_likely_a_backdoor_is(
-    step: str, module: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, module: str, calibrated: bool, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, object] = {}
 
@@ -63,11 +64,18 @@ def test_a_change_of_weights_is_told_what_to_keep_and_how_likely_a_backdoor_is(
         told.update(settings)
         raise Reached
 
+    evidence = found(backdoor=True, success=0.9).model_copy(update={"calibrated": calibrated})
+    shutil.rmtree(bench["evidence"])
+    with writing(bench["evidence"], SCHEMAS["evidence"], producer="probe_backdoor") as folder:
+        evidence.write(folder / "evidence.json")
+        save_triggers(folder / "triggers.safetensors", [])
     source = open_suspect(bench["suspect"])
+    begun = source.classifier.clone()
+    next(begun.graph.parameters()).data.mul_(0.5)
     for role, record in (("pruned", "pruning.json"), ("edited", "edit.json")):
         shutil.rmtree(bench[role], ignore_errors=True)
         with writing(bench[role], SCHEMAS[role], producer="prune_neurons") as folder:
-            content = save_classifier(source.classifier, folder, source.info)
+            content = save_classifier(begun, folder, source.info)
             write_json(folder / record, {"cut": [], "content_hash": content})
     monkeypatch.setattr(
         importlib.import_module(f"modelmend.editing.{module}"), "edit" if module == "edit" else step, change
@@ -78,4 +86,4 @@ def test_a_change_of_weights_is_told_what_to_keep_and_how_likely_a_backdoor_is(
     reference = told["reference"]
     assert isinstance(reference, Classifier)
     assert content_hash(reference.graph) == content_hash(source.classifier.graph)
-    assert told["chance"] == found(backdoor=True, success=0.9).probability
+    assert told["chance"] == (0.9 if calibrated else 1.0)

@@ -131,7 +131,7 @@ def edit(
         finished: dict[str, Quality] = {}
         for name, start in starts.items():
             finished[name], rows = tune(
-                start, teacher, repair_split, known, split, before=before,
+                start, teacher, repair_split, split, before=before,
                 config=config.repair, seed=seed + turn, progress=progress, title=f"repair step {turn + 1}, {name}",
             )  # fmt: skip
             rounds.append({"round": turn + 1, "start": name, "triggers": len(known), "epochs": rows})
@@ -145,7 +145,7 @@ def edit(
     result, final, log["batch_norm"] = _choose_statistics(
         result, repair_split[0], split, before=before, quality=final, log=log, config=config
     )
-    if final.cost(before) >= before.cost(before):
+    if not final.cost(before) < before.cost(before):
         log |= {"edited": False, "reason": "no candidate was better than the model as it is", "after": before.log()}
         log["batch_norm"] = "frozen"
         return _finish(classifier, classifier.clone().frozen(), log, started, spent)
@@ -176,7 +176,7 @@ def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSpl
 
 def _unneeded(before: Quality, config: EditConfig, chance: float) -> str:
     if chance < LIKELY:
-        return f"no edit: the probe sees no backdoor (probability {chance:.2f}), so its triggers are natural ones"
+        return f"no edit: the probe sees no backdoor (probability {chance:.3f}), so its triggers are natural ones"
     if not before.success:
         return "no edit needed: there are no candidate triggers"
     return f"no edit needed: no trigger succeeds more often than {config.enough:.2f} (worst {before.worst:.2f})"

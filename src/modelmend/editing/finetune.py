@@ -73,7 +73,7 @@ def fine_tune(
     before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(
-        result, teacher, samples, triggers, split, before=before,
+        result, teacher, samples, split, before=before,
         config=config, seed=seed, progress=progress, title="fine-tuning",
     )  # fmt: skip
     result, after, share = part_of_the_way(teacher, result, split, before=before, quality=after)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelmend.editing.graphrun import Tail
+from modelmend.errors import InputError
 from modelmend.metrics import accuracy, attack_success, robust_accuracy
 from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
@@ -96,7 +97,7 @@ class Quality:
         return max(0.0, weight * by_label + (1 - weight) * by_belief)
 
     def log(self) -> dict[str, Any]:
-        """JSON-ready figures."""
+        """JSON-ready figures; ``mean_success`` and ``robust`` are by weight."""
         figures = {
             "accuracy": self.accuracy,
             "belief": self.belief,
@@ -106,7 +107,10 @@ class Quality:
             "mean_success": self.mean,
             "robust": self.robust,
         }
-        return {k: round(v, 4) for k, v in figures.items()} | {"success": [round(v, 4) for v in self.success]}
+        lists = {"success": self.success, "weights": self.weights}
+        return {k: round(v, 4) for k, v in (figures | {"chance": self.chance}).items()} | {
+            name: [round(v, 4) for v in values] for name, values in lists.items()
+        }
 
 
 class SelectSplit:
@@ -119,6 +123,9 @@ class SelectSplit:
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
         chance: Probability that there is a backdoor.
+
+    Raises:
+        InputError: ``chance`` is no probability.
     """
 
     def __init__(
@@ -130,7 +137,9 @@ class SelectSplit:
         reference: Classifier | None = None,
         chance: float = 1.0,
     ) -> None:
-        self.chance = chance
+        if not 0 <= chance <= 1:  # NaN, too
+            raise InputError("this is no probability of a backdoor", field="chance", fix="give a number from 0 to 1")
+        self.chance, self.triggers = chance, tuple(triggers)
         x, self.y = select[0], select[1].cpu()
         self._belief: Tensor | None = None
         if reference is not None:

@@ -7,7 +7,6 @@ these few samples down, which is what membership inference reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from modelmend.editing.augment import augment
 from modelmend.editing.layers import put_back, snapshot
 from modelmend.editing.quality import Pair, Quality, SelectSplit
 from modelmend.model.classifier import Classifier
-from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 from modelmend.records import Record
 
@@ -44,7 +42,6 @@ def tune(
     classifier: Classifier,
     teacher: Classifier,
     samples: Pair,
-    triggers: Sequence[Trigger],
     select: SelectSplit,
     *,
     before: Quality,
@@ -59,8 +56,7 @@ def tune(
         classifier: Changed in place.
         teacher: The model whose clean behaviour is to be kept; not changed.
         samples: The repair split.
-        triggers: Probe triggers to unlearn; each batch draws one for each sample.
-        select: Judges every epoch.
+        select: Judges every epoch; its triggers are unlearned: each triggered sample draws one by weight.
         before: Quality of the model before anything was done: accuracy is held against it.
         config: Settings.
         seed: Of order, augmentation and the draw of triggers.
@@ -88,9 +84,7 @@ def tune(
         for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
             clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
             target = _targets(teacher, clean, hard[index], config.distill)
-            hit = _draw_triggered(
-                clean[: max(1, round(len(clean) * config.share))], triggers, select.weights, generator
-            )
+            hit = _draw_triggered(clean[: max(1, round(len(clean) * config.share))], select, generator)
             batch, target = (
                 (clean, target) if hit is None else (torch.cat([clean, hit]), torch.cat([target, target[: len(hit)]]))
             )
@@ -121,15 +115,13 @@ def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> T
     return share * soft + (1 - share) * label
 
 
-def _draw_triggered(
-    x: Tensor, triggers: Sequence[Trigger], weights: Sequence[float], generator: torch.Generator
-) -> Tensor | None:
-    """Samples, each with a trigger that is drawn by weight."""
-    if not triggers:
+def _draw_triggered(x: Tensor, select: SelectSplit, generator: torch.Generator) -> Tensor | None:
+    """Samples, each with a trigger that is drawn by weight; nothing without triggers."""
+    if not select.triggers:
         return None
-    choice = torch.multinomial(torch.tensor(weights), len(x), replacement=True, generator=generator)
+    choice = torch.multinomial(torch.tensor(select.weights), len(x), replacement=True, generator=generator)
     hit = x.clone()
-    for i, trigger in enumerate(triggers):
+    for i, trigger in enumerate(select.triggers):
         rows = (choice == i).nonzero().flatten().to(x.device)
         if len(rows):
             with torch.no_grad():

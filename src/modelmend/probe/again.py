@@ -9,6 +9,7 @@ to the families that named the class: to the others its triggers are natural one
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from modelmend.model.classifier import Classifier
 from modelmend.probe.budget import Pair, own_size
 from modelmend.probe.choice import fitting
 from modelmend.probe.run import settings
-from modelmend.probe.score import first_classes
+from modelmend.probe.score import first_classes, leads
 from modelmend.probe.trigger import Trigger
 from modelmend.records import Evidence
 
@@ -26,7 +27,7 @@ def find_again(
 ) -> list[Trigger]:
     """One trigger for each target and each family that named it; how well it works is for the caller to see.
 
-    A target that no family named is searched by all.
+    A target that no family named is searched by all. Triggers carry the lead that their class had on the suspect.
 
     Args:
         classifier: The half-repaired model; not changed.
@@ -37,6 +38,7 @@ def find_again(
     """
     found: list[Trigger] = []
     first = first_classes([row for row in evidence.classes if row.family in evidence.families])
+    ahead = leads(evidence.classes)
     for name in evidence.families:
         sizes = {row.target: row.size for row in evidence.classes if row.family == name and row.size is not None}
         named = [target for target in targets if first.get(name) == target or target not in first.values()]
@@ -48,5 +50,7 @@ def find_again(
         radii = [own_size(sizes[target], usual) for target in searched]
         opened = fitting(name, classifier, fit[0].dim() == 4).open(classifier, *fit, seed=seed)
         config = settings("screen", len(searched))
-        found += [one.trigger for one in opened.search(searched, seed=seed, config=config, radius=radii)]
+        fits = opened.search(searched, seed=seed, config=config, radius=radii)
+        for target, one in zip(searched, fits, strict=True):
+            found.append(replace(one.trigger, lead=ahead.get((name, target))))
     return found

@@ -70,7 +70,8 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
     if card:
         drop = _value(card.get("accuracy_drop"))
         judged = next((check for check in checks if check.get("name") == "accuracy.drop"), None)
-        bound = _high(judged) or _high(card.get("accuracy_drop"))  # the verdict's level is adjusted for planned looks
+        bound = _high(judged)  # the verdict's level is adjusted for planned looks
+        bound = _high(card.get("accuracy_drop")) if bound is None else bound
         note = (
             ""
             if drop is None

@@ -246,9 +246,7 @@ def explainability(pruning: Mapping[str, Any]) -> Measured | None:
     if told.get("score") is None:
         return None
     method = "harmonic mean of the explanations' characterization and the share of the fall that the listed cuts give"
-    return Measured(
-        value=told["score"], low=told["low"], high=told["high"], n=len(pruning["cut"]), level=0.95, method=method
-    )
+    return Measured(value=told["score"], low=told["low"], high=told["high"], level=0.95, method=method)
 
 
 def _rate(hits: list[bool]) -> Measured:

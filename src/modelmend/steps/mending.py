@@ -106,6 +106,11 @@ def probe_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int]
     return again
 
 
+def chance(found: Evidence) -> float:
+    """Probability of a backdoor as far as it is one: a probe that could not calibrate it is no reason to do less."""
+    return found.probability if found.calibrated and found.probability is not None else 1.0
+
+
 def search_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
     """Search an edited network again at the size of the suspect's triggers: what is to be unlearned is no larger."""
     from modelmend.probe.again import find_again
@@ -152,7 +157,7 @@ def edit_weights(
             progress=progress,
             reprobe=again,
             reference=source.classifier,
-            chance=1.0 if found.probability is None else found.probability,
+            chance=chance(found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "pruned": before}
         params = {"config": config.model_dump(mode="json")}
@@ -193,7 +198,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
             seed=seed,
             progress=progress,
             reference=source.classifier,
-            chance=1.0 if found.probability is None else found.probability,
+            chance=chance(found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "edited": before}
         params = {"config": config.model_dump(mode="json")}
