@@ -7,7 +7,8 @@ false pass. A *good* one has a true ASR under 3 % and lost less than 2 points; b
 file a case; resumable.
 
 Four hundred samples of the gate split say little about two points of accuracy. ``--more N`` asks what the same policy
-says where accuracy is measured on N further samples, too, as with ``--measure-samples``; the residuals stay as they are.
+says where accuracy, of all and of each class, is measured on N further samples, too. The product's ``--measure-samples``
+does that and gives them to the residuals and the audit, as well; here these stay as they are.
 
 ``--reactivate`` tries to wake the backdoor of finished whole repairs: re-tuning with five triggered images, and a
 perturbed query, beside a clean model of the same recipe.
@@ -38,9 +39,10 @@ from benchmarks.measure import final_measurement
 from benchmarks.reactivation import woken
 from benchmarks.table import interval
 from modelmend import steps
-from modelmend.artifacts import MANIFEST, SCHEMAS, read_artifact, write_json, writing
+from modelmend.artifacts import MANIFEST, SCHEMAS, Artifact, read_artifact, write_json, writing
 from modelmend.editing import edit as editing
 from modelmend.editing.tuning import TuneConfig
+from modelmend.errors import InputError
 from modelmend.gate.judge import judge
 from modelmend.gate.policy import load_policy
 from modelmend.metrics import clopper_pearson
@@ -50,7 +52,8 @@ from modelmend.probe.accused import against
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
-from modelmend.samples.data import content_ids
+from modelmend.samples.duplicates import unseen
+from modelmend.steps.gating import decide
 from modelmend.steps.measuring import accuracy_kept
 from modelmend.steps.stores import (
     SampleBank,
@@ -81,7 +84,7 @@ def run_case(
             continue  # the same model as untouched
         row = _judge(case, home, made, variant, seed)
         row |= {"budget": budget, "seed": seed, "cpu_seconds": round(time.process_time() - started, 1)}
-        write_json(out / f"{case.name}-s{seed}-{variant}.json", row)
+        keep(out / f"{case.name}-s{seed}-{variant}.json", row)
         console.print(
             f"{case.name} {variant}: ASR {_percent(row['asr'])}, ACC {row['acc']:.1%} "
             f"(lost {row['lost']:.1%}), {row['verdict']}",
@@ -195,7 +198,7 @@ def _half_cut(made: dict[str, str], edited: str, seed: int) -> None:
     source = open_suspect(made["suspect"])
     found = read_artifact(made["pruned"], SCHEMAS["pruned"]).json("pruning.json")
     groups = nodes(source.classifier, source.info.input_shape, PruningConfig(branches=found["branches"]))
-    first = [cut["index"] for cut in found["cut"][: len(found["cut"]) // 2]]
+    first = [step["group"] for step in found["explanation"]["path"][: len(found["cut"]) // 2]]  # in the agent's order
     _weakened(made, edited, seed, cut_clone(source.classifier, groups, first))
 
 
@@ -246,48 +249,76 @@ def wake(case: Case, home: Path, reference: Case | None, row: dict[str, Any], se
     return {"reactivation": woken(case, reference, repaired, row["asr_before"], seed)}
 
 
-def judge_again(home: Path, variant: str) -> dict[str, Any]:
-    """``verdict`` and ``blocking`` of a finished case by the present gate, from the evidence that it left in ``home``."""
-    bank, card, report = _evidence(home, variant)
+def judge_again(home: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """A finished case with the verdict of the present gate, from the evidence that it left in ``home``.
+
+    Raises:
+        InputError: The evidence there is of another run than the row.
+    """
+    bank, measured, audited = _evidence(home, row["variant"])
+    if row.get("card", measured.digest) != measured.digest:
+        raise InputError(
+            "this scorecard is not the one that the row is about",
+            where=str(measured.path),
+            fix="give the --out and --work of one run, or delete the row's file",
+        )
+    row = row | {"card": measured.digest} | _verdict(decide(load_policy(None), bank, measured, audited, seed=0))
+    wider = home / f"{row['variant']}-card-more.json"
+    if not wider.is_file():
+        return {name: value for name, value in row.items() if not name.endswith("_more") and name != "more"}
+    card, report = Scorecard.read(wider), PrivacyReport.read(audited.file("privacy.json"))
     again = judge(load_policy(None), card, report, samples_hash=bank.hash, seed=0)
-    return {"verdict": again.verdict, "blocking": [check.name for check in again.checks if check.blocks]}
+    more = {f"{name}_more": value for name, value in _verdict(again).items()}
+    lost = {"lost_gate": row["lost_gate"], "lost_more": card.accuracy_drop.value}
+    return row | more | lost | {"more": card.gate_samples - len(bank["gate"][1])}
 
 
-def _evidence(home: Path, variant: str) -> tuple[SampleBank, Scorecard, PrivacyReport]:
-    measured = read_artifact(str(home / f"{variant}-card"), SCHEMAS["scorecard"]).file("scorecard.json")
-    audited = read_artifact(str(home / f"{variant}-privacy"), SCHEMAS["privacy"]).file("privacy.json")
-    return open_samples(str(home / "samples")), Scorecard.read(measured), PrivacyReport.read(audited)
+def _verdict(decision: Decision) -> dict[str, Any]:
+    drop = next((check.value for check in decision.checks if check.name == "accuracy.drop"), None)
+    blocking = [check.name for check in decision.checks if check.blocks]
+    return {"verdict": decision.verdict, "blocking": blocking, "lost_gate": drop}
 
 
-def judge_with_more(case: Case, home: Path, variant: str, more: int) -> dict[str, Any]:
-    """Judge a finished case again, its accuracy measured on further samples of the pool, too.
+def _evidence(home: Path, variant: str) -> tuple[SampleBank, Artifact, Artifact]:
+    card, privacy = (home / f"{variant}-{role}" for role in ("card", "privacy"))
+    return (
+        open_samples(str(home / "samples")),
+        read_artifact(str(card), SCHEMAS["scorecard"]),
+        read_artifact(str(privacy), SCHEMAS["privacy"]),
+    )
+
+
+def measure_more(case: Case, home: Path, variant: str, more: int) -> None:
+    """Measure a finished case's accuracy on further samples of the pool, too, and keep that scorecard beside its own.
 
     Args:
         case: The model.
         home: Its folder in ``--work``.
         variant: Finished there.
-        more: Further samples.
+        more: Further samples; none that nearly equals one of the budget.
 
-    Returns:
-        ``verdict_more``, ``blocking_more``, ``lost_gate`` and ``lost_more`` (drop on the gate samples and on all), ``more``.
+    Raises:
+        InputError: the pool has too few.
     """
-    source, (bank, card, report) = open_suspect(str(home / "suspect")), _evidence(home, variant)
+    source, (bank, measured, _) = open_suspect(str(home / "suspect")), _evidence(home, variant)
+    fresh = unseen(bank.samples, case.pool)
+    if len(fresh) < more:
+        raise InputError(f"the pool has {len(fresh)} further samples", field="more", fix="ask for fewer")
     repaired = open_classifier(read_artifact(str(home / f"{variant}-edited"), SCHEMAS["edited"]), source.info)
-    with np.load(home / "samples.npz") as drawn:
-        known = set(content_ids(torch.from_numpy(drawn["x"])))
-    fresh = [i for i, name in enumerate(content_ids(case.pool.x)) if name not in known]
-    index = torch.tensor(np.random.default_rng(0).permutation(fresh)[:more])
+    index = fresh[torch.randperm(len(fresh), generator=torch.Generator().manual_seed(0))[:more]]
     x, y = bank["gate"]
     x, y = torch.cat([x, case.pool.x[index]]), torch.cat([y, case.pool.y[index]])
-    wider = card.model_copy(update=accuracy_kept(source.classifier, repaired, x, y))
-    again = judge(load_policy(None), wider, report, samples_hash=bank.hash, seed=0)
-    return {
-        "more": more,
-        "verdict_more": again.verdict,
-        "blocking_more": [check.name for check in again.checks if check.blocks],
-        "lost_gate": card.accuracy_drop.value,
-        "lost_more": wider.accuracy_drop.value,
-    }
+    card = Scorecard.read(measured.file("scorecard.json"))
+    card.model_copy(update=accuracy_kept(source.classifier, repaired, x, y)).write(home / f"{variant}-card-more.json")
+
+
+def keep(path: Path, row: dict[str, Any]) -> None:
+    """Write a case's file whole or not at all; not where nothing changed."""
+    if path.is_file() and json.loads(path.read_text()) == row:
+        return
+    part = path.with_suffix(".part")
+    write_json(part, row)
+    part.replace(path)
 
 
 EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
@@ -345,15 +376,25 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
 
 def reactivation_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Markdown lines: success of both ways to wake the backdoors, mean over models with a 95 % bootstrap interval."""
+    rows = [r for r in rows if r["infected"]]
     if not rows:
         return []
-    lines = [f"Waking {len(rows)} whole repairs:", "", "| way | ASR | excess over a clean model |", "|---|---|---|"]
+    count = len({r["model"] for r in rows})
+    lines = [
+        f"Waking whole repairs of {count} models:",
+        "",
+        "| way | ASR | excess over a clean model |",
+        "|---|---|---|",
+    ]
     for way in ("retuned", "queried"):
         cells = []
         for name in (way, f"{way}_excess"):
-            values = {r["model"]: [r["reactivation"][name]] for r in rows if r["reactivation"][name] is not None}
+            values: dict[str, list[float]] = {}
+            for r in rows:
+                if r["reactivation"][name] is not None:
+                    values.setdefault(r["model"], []).append(r["reactivation"][name])
             mean, low, high = interval(values) if values else (math.nan,) * 3
-            cells.append(f"{mean:.0%} ({low:.0%} .. {high:.0%})")
+            cells.append(f"{mean:.0%} ({low:.0%} .. {high:.0%}), {len(values)} models")
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return lines
 
@@ -428,15 +469,17 @@ def main() -> None:
             for path in sorted(told.out.glob(f"{case.name}-s{told.seed}-*.json")):
                 row = json.loads(path.read_text())
                 home = told.work / f"{case.name}-{row['budget']}-s{told.seed}"
-                if not (home / f"{row['variant']}-card" / MANIFEST).is_file():
-                    continue
-                row |= judge_again(home, row["variant"])
                 if told.more:
-                    row |= judge_with_more(case, home, row["variant"], told.more)
+                    measure_more(case, home, row["variant"], told.more)
                 if told.reactivate and "reactivation" not in row:
-                    row |= wake(case, home, reference, row, told.seed)
-                write_json(path, row)
-    rows = [json.loads(path.read_text()) for path in sorted(told.out.glob("*-s*-*.json"))]
+                    keep(path, row | wake(case, home, reference, row, told.seed))
+    rows = []
+    for path in sorted(told.out.glob("*-s*-*.json")):
+        row = json.loads(path.read_text())
+        home = told.work / f"{row['model']}-{row['budget']}-s{row['seed']}"
+        if (home / f"{row['variant']}-card" / MANIFEST).is_file():
+            keep(path, row := judge_again(home, row))
+        rows.append(row)
     (told.out / "table.md").write_text(summary(rows), encoding="utf-8")
     console.print(summary(rows), markup=False)
 

@@ -1,5 +1,16 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
-from benchmarks.verdicts import correlation, reactivation_table, summary
+import torch
+from benchmarks.verdicts import correlation, judge_again, keep, measure_more, reactivation_table, summary
+
+from modelmend.errors import InputError
+from modelmend.samples.data import make_samples
+from modelmend.steps.stores import open_samples
+from tests.registry.conftest import SHAPE
+from tests.steps.test_gating import make_bench
 
 
 def row(model: str, asr: float | None, verdict: str, *, lost: float = 0.0, infected: bool = True) -> dict[str, object]:
@@ -71,9 +82,11 @@ def test_what_was_woken_is_a_mean_over_models_with_an_interval():
         found = {"retuned": retuned, "retuned_excess": over, "queried": 0.5, "queried_excess": 0.0}
         return row(model, 0.0, "pass") | {"reactivation": found}
 
-    lines = reactivation_table([woken("a", 0.2, 0.1), woken("b", 0.4, 0.3), woken("c", 0.6, None)])
+    failed = woken("d", 0.9, 0.9) | {"infected": False}
+    twice = [woken("a", 0.1, 0.1), woken("a", 0.3, 0.1)]  # two seeds of one model
+    lines = reactivation_table([*twice, woken("b", 0.4, 0.3), woken("c", 0.6, None), failed])
     assert lines[4].startswith("| retuned | 40% (")
-    assert "| 20% (10% .. 30%) |" in lines[4]
+    assert "| 20% (10% .. 30%), 2 models |" in lines[4]
     assert reactivation_table([]) == []
 
 
@@ -86,3 +99,48 @@ def test_more_samples_count_only_where_they_were_asked():
     assert counts(rows, "false block, accuracy on more") == ["1", "1", "0"]
     assert counts(rows, "false pass, accuracy on more") == ["1", "1", "0"]
     assert "more samples" not in summary(rows[1:2])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """What a finished case leaves behind."""
+    make_bench(tmp_path)
+    for role in ("edited", "card", "privacy"):
+        (tmp_path / role).rename(tmp_path / f"whole-{role}")
+    return tmp_path
+
+
+def test_a_finished_case_is_judged_by_the_present_gate_from_its_own_evidence(home: Path):
+    judged = judge_again(home, row("a", 0.5, "refuse") | {"blocking": ["old"]})
+    assert (judged["verdict"], judged["blocking"]) == ("pass", [])
+    assert judged["lost_gate"] == pytest.approx(0.005)
+    with pytest.raises(InputError, match="not the one"):
+        judge_again(home, judged | {"card": "sha256:other"})
+
+
+def test_more_samples_decide_anew_and_are_none_that_was_known(home: Path):
+    pool = make_samples(
+        torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(5)), torch.arange(60) % 4, source="p"
+    )
+    known = open_samples(str(home / "samples")).samples
+    both = make_samples(torch.cat([known.x, pool.x]), torch.cat([known.y, pool.y]), source="p")
+    case = SimpleNamespace(pool=both)
+    with pytest.raises(InputError, match="60 further samples"):
+        measure_more(case, home, "whole", 61)
+    measure_more(case, home, "whole", 60)
+    judged = judge_again(home, row("a", 0.0, "pass"))
+    assert judged["more"] == 60
+    assert "power" in judged["blocking_more"]  # ten and sixty are fewer than the gate asks for
+    (home / "whole-card-more.json").unlink()
+    assert not any(name.endswith("more") for name in judge_again(home, judged))
+
+
+def test_a_row_is_written_whole_and_only_when_it_changed(tmp_path: Path):
+    path = tmp_path / "a-s0-whole.json"
+    keep(path, {"a": 1})
+    before = path.stat().st_mtime_ns
+    keep(path, {"a": 1})
+    assert path.stat().st_mtime_ns == before
+    keep(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert list(tmp_path.iterdir()) == [path]
