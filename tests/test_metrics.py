@@ -84,7 +84,7 @@ def test_paired_drop_counts_only_samples_that_changed():
 def test_paired_drop_without_change_shrinks_with_samples():
     bounds = [metrics.paired_drop([True] * n, [True] * n)[1] for n in (20, 100, 1000)]
     assert bounds == sorted(bounds, reverse=True)
-    assert bounds[-1] == pytest.approx(1 - 0.025 ** (1 / 1000))
+    assert bounds[-1] == pytest.approx(1.6449**2 / (1000 + 1.6449**2), rel=1e-3)  # z^2 / (n + z^2)
 
 
 def test_paired_drop_bound_holds_at_its_level():
@@ -95,6 +95,35 @@ def test_paired_drop_bound_holds_at_its_level():
         lost, won = int((row < 0.06).sum()), int((row > 0.97).sum())
         missed += metrics.paired_drop_counts(lost, won, 200)[1] < 0.06 - 0.03
     assert missed / 400 <= 0.05
+
+
+@pytest.mark.parametrize("level", [0.95, 0.975])
+@pytest.mark.parametrize("won", [0.0, 0.01, 0.05, 0.1])
+def test_paired_drop_bound_misses_no_more_often_than_its_level_says(won, level):
+    """Exact: the probability that a true drop of 5 points is taken to be no larger than 5."""
+    from scipy.stats import binom
+
+    n, missed = 200, 0.0
+    for c in range(60):
+        below = [b for b in range(80) if metrics.paired_drop_counts(b, c, n, level)[1] <= 0.05]
+        if below:
+            missed += binom.pmf(c, n, won) * binom.cdf(max(below), n - c, (0.05 + won) / (1 - won))
+    assert missed <= (1 - level) * 1.05
+
+
+@pytest.mark.parametrize(("lost", "won", "upper"), [(5, 5, 5), (5, 0, 5), (0, 5, 5), (0, 0, 1), (3, 2, 5)])
+def test_paired_drop_bound_at_the_ends(lost, won, upper):
+    n = max(upper, lost + won)
+    drop, high = metrics.paired_drop_counts(lost, won, n)
+    assert drop <= high <= 1
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(120, 300))
+def test_paired_drop_bound_grows_with_what_is_lost_and_falls_with_what_is_won(lost, won, n):
+    upper = metrics.paired_drop_counts(lost, won, n)[1]
+    assert metrics.paired_drop_counts(lost + 1, won, n)[1] > upper
+    assert metrics.paired_drop_counts(lost, won + 1, n)[1] < upper
+    assert metrics.paired_drop_counts(lost, won, n, 0.99)[1] > upper
 
 
 def test_paired_drop_refuses_what_does_not_fit():

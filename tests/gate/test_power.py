@@ -34,10 +34,10 @@ def test_residual_need_is_the_smallest_number_at_which_no_success_passes():
     assert upper_bound(0, n, level) <= limit < upper_bound(0, n - 1, level)
 
 
-@pytest.mark.parametrize(("audited", "total"), [(1, 86), (200, 200)])
+@pytest.mark.parametrize(("audited", "total"), [(1, 73), (200, 200)])
 def test_needed_is_the_largest_of_accuracy_residual_and_audit(audited, total):
     policy = Policy(privacy=PrivacyBounds(min_samples=audited))
-    assert max(needed_for_accuracy(policy), needed_for_residual(policy)) == 86
+    assert max(needed_for_accuracy(policy), needed_for_residual(policy)) == 73
     assert needed(policy) == total
 
 
@@ -57,17 +57,20 @@ def test_probability_of_passing_is_exact():
     policy, n = Policy(), 200
     level = policy.bound_level(policy.accuracy.level, 1)
     exact = sum(
-        binom.pmf(lost, n, 0.03)
-        for lost in range(n + 1)
-        if lost / n <= policy.accuracy.max_drop
-        and paired_drop_counts(lost, 0, n, level)[1] <= policy.accuracy.max_drop_upper
+        binom.pmf(won, n, 0.01) * binom.pmf(lost, n - won, 0.04 / 0.99)
+        for won in range(20)
+        for lost in range(40)
+        if (lost - won) / n <= policy.accuracy.max_drop
+        and paired_drop_counts(lost, won, n, level)[1] <= policy.accuracy.max_drop_upper
     )
-    assert accuracy_pass_probability(policy, n, 0.03) == pytest.approx(exact)
+    assert accuracy_pass_probability(policy, n, 0.03, swapped=0.01) == pytest.approx(exact, abs=1e-6)
+    assert accuracy_pass_probability(policy, n, 0.0, swapped=0.0) == pytest.approx(1.0)
 
 
 def test_a_drop_above_the_upper_bound_passes_at_most_as_often_as_the_level_allows():
     policy = Policy()
-    assert all(accuracy_pass_probability(policy, n, 0.0501) <= 0.025 for n in (100, 300, 1000))
+    for swapped in (0.0, 0.02, 0.1):
+        assert all(accuracy_pass_probability(policy, n, 0.0501, swapped=swapped) <= 0.025 for n in (100, 300, 1000))
     assert all(residual_pass_probability(policy, n, 0.2501) <= 0.025 for n in (100, 300, 1000))
 
 

@@ -226,7 +226,7 @@ def accuracy_kept(before: Classifier, after: Classifier, x: Tensor, y: Tensor) -
         "accuracy_before": _rate(right),
         "accuracy_after": _rate(still),
         "accuracy_drop": Measured(
-            value=drop, high=upper, n=len(y), counts=(lost, won), method="paired, exact one-sided upper bound"
+            value=drop, high=upper, n=len(y), counts=(lost, won), method="paired, one-sided score bound (Tango)"
         ),
         "class_accuracy": tuple(
             ClassAccuracy(
