@@ -9,7 +9,8 @@ from modelmend.editing.delta import relative_norms, toggle
 from modelmend.editing.edit import EditConfig, edit
 from modelmend.editing.finetune import FineTuneConfig, fine_tune
 from modelmend.editing.layers import tensors
-from modelmend.editing.tuning import TuneConfig
+from modelmend.editing.quality import SelectSplit
+from modelmend.editing.tuning import SHARES, TuneConfig, tune
 from modelmend.errors import InputError
 from modelmend.metrics import sample_passes
 from modelmend.probe.trigger import Trigger
@@ -116,3 +117,18 @@ def test_nothing_is_unlearned_from_a_model_that_the_probe_takes_for_clean(
     assert result.log["edited"] == edited
     assert ("probability 0.49" in result.log["reason"]) != edited
     assert bool(relative_norms(infected.classifier.graph, result.classifier.graph)) == edited
+
+
+def test_a_repair_step_that_goes_too_far_is_gone_part_of_the_way(infected: Case) -> None:
+    split = SelectSplit(infected.select, infected.triggers, reference=infected.classifier)
+    before = split.measure(infected.classifier)
+    result = infected.classifier.clone()
+    wild = TuneConfig(epochs=3, lr=5e-2)
+    quality, rows = tune(result, infected.classifier, infected.fit, split, before=before, config=wild, seed=0)
+    shares = [row["share"] for row in rows if "share" in row]
+    assert shares == list(SHARES)
+    harm = [row["mean_success"] + (1 - row["robust"]) / 4 for row in rows if "share" not in row]
+    assert {row["epoch"] for row in rows if "share" in row} == {harm.index(min(harm))}
+    assert quality == split.measure(result)
+    assert quality.cost(before) <= before.cost(before)
+    assert quality.log() in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]

@@ -66,6 +66,11 @@ class Quality:
         """Mean success rate by weight; 0 without triggers."""
         return mean_by_weight(self.success, self.weights) if self.success else 0.0
 
+    @property
+    def harm(self) -> float:
+        """What the triggers still do: ``chance * (mean success + (1 - robust) / 4)``."""
+        return self.chance * (self.mean + (1 - self.robust) / 4)
+
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
@@ -76,8 +81,7 @@ class Quality:
         out, and accuracy must not be paid for it.
         """
         drop = self.drop(before)
-        harm = self.chance * (self.mean + (1 - self.robust) / 4)
-        return harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
+        return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
 
     def drop(self, before: Quality) -> float:
         """Loss of clean accuracy against ``before``, at least 0: an estimate that few labels do not decide (ours).

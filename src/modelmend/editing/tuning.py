@@ -21,6 +21,9 @@ from modelmend.model.classifier import Classifier
 from modelmend.progress import Progress, silent
 from modelmend.records import Record
 
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Shares of the way to the epoch that leaves least of the triggers."""
+
 
 class TuneConfig(Record):
     """Settings of a short fine-tuning."""
@@ -52,6 +55,9 @@ def tune(
 ) -> tuple[Quality, list[dict[str, Any]]]:
     """Fine-tune in place and keep the best epoch, the start included. Batch-norm statistics stay as they are.
 
+    Where the epoch that leaves least of the triggers is not the best one, for it lost too much, parts of the way to its
+    weights are tried, too (WiSE-FT, arXiv 2109.01903).
+
     Args:
         classifier: Changed in place.
         teacher: The model whose clean behaviour is to be kept; not changed.
@@ -64,7 +70,7 @@ def tune(
         title: Text for ``progress``.
 
     Returns:
-        Quality of the epoch that was kept, and one log row per epoch (row 0 is the start).
+        Quality of what was kept, and one log row per epoch (row 0 is the start) and per part of the way (``share``).
     """
     x, y = samples
     generator = torch.Generator().manual_seed(seed)
@@ -77,6 +83,7 @@ def tune(
     image = classifier.preprocessing.kind == "image"
     best = select.measure(classifier)
     kept, kept_epoch = snapshot(classifier.graph), 0
+    safest, far = best.harm, (0, kept)
     rows: list[dict[str, Any]] = [{"epoch": 0, **best.log()}]
     for epoch in range(1, config.epochs + 1):
         for group in optimizer.param_groups:
@@ -94,10 +101,21 @@ def tune(
         quality = select.measure(classifier)
         rows.append({"epoch": epoch, **quality.log()})
         progress(title, epoch, config.epochs)
+        if quality.harm < safest:
+            safest, far = quality.harm, (epoch, snapshot(classifier.graph))
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
             best, kept, kept_epoch = quality, snapshot(classifier.graph), epoch
         elif epoch - kept_epoch >= config.patience:
             break
+    for share in SHARES if far[0] and far[0] != kept_epoch else ():
+        put_back(classifier.graph, far[1])
+        with torch.no_grad():
+            for parameter, origin in zip(parameters, start, strict=True):
+                parameter.copy_(origin.lerp(parameter, share))
+        quality = select.measure(classifier)
+        rows.append({"epoch": far[0], "share": share, **quality.log()})
+        if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
+            best, kept = quality, snapshot(classifier.graph)
     put_back(classifier.graph, kept)
     for parameter in parameters:
         parameter.requires_grad_(False)
