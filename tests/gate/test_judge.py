@@ -285,11 +285,11 @@ def test_residuals_of_another_family_or_class_than_the_accused_are_no_evidence(u
 def test_a_drop_that_few_samples_leave_open_says_how_many_would_settle_it():
     card = good_card(accuracy_drop=drop(28, 21, 400), accuracy_after=rate(373, 400))
     reason = next(check.reason for check in decide(card, policy=Policy()).checks if check.name == "accuracy.drop")
-    wanted = int(re.search(r"if it stays so, about (\d+) gate samples show it", reason).group(1))
+    wanted = int(re.search(r"if the drop stays so, about (\d+) gate samples show it", reason).group(1))
     _, upper = paired_drop_counts(round(28 * wanted / 400), round(21 * wanted / 400), wanted, 0.975)
     assert 0.045 < upper < 0.052
     lost = good_card(accuracy_drop=drop(30, 5, 400), accuracy_after=rate(355, 400))
-    assert not any("if it stays so" in check.reason for check in decide(lost, policy=Policy()).checks)
+    assert not any("if the drop stays so" in check.reason for check in decide(lost, policy=Policy()).checks)
 
 
 def test_a_class_that_loses_exactly_the_bound_passes():

@@ -28,9 +28,7 @@ def accuracy_drop(case: Case) -> Iterator[Check]:
     words = f"drop {_points(drop)} (at most {_points(bounds.max_drop)}), upper end {_points(upper)}"
     words += f" (at most {_points(bounds.max_drop_upper)})"
     if drop <= bounds.max_drop and upper > bounds.max_drop_upper and measured.n:
-        words += (
-            f"; if it stays so, about {_enough(measured.n, drop, upper, bounds.max_drop_upper)} gate samples show it"
-        )
+        words += f"; if the drop stays so, about {_enough(measured.n, drop, upper, bounds.max_drop_upper)} gate samples show it"
     outcome = within(drop <= bounds.max_drop and upper <= bounds.max_drop_upper)
     yield line("accuracy.drop", DROP, outcome, words, measured=measured, bound=bounds.max_drop_upper, high=upper)
 
