@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+import benchmarks.baselines
+import modelmend.editing
+import modelmend.probe
+import modelmend.pruning
 from benchmarks.cases import Case, case_options, clean_references, draw_budget, read_cases, wanted
 from benchmarks.measure import Figures, final_measurement
 from benchmarks.methods import Method, Triggers, methods
@@ -27,7 +32,7 @@ from benchmarks.parts import NotApplicableError, divide
 from benchmarks.reactivation import woken
 from benchmarks.table import markdown, summary
 from modelmend import __version__
-from modelmend.artifacts import write_json
+from modelmend.artifacts import sha256_file, sha256_json, write_json
 from modelmend.errors import ModelmendError
 from modelmend.metrics import der, relative_der, sample_passes
 from modelmend.model.cost import count
@@ -107,7 +112,7 @@ def run(
     references: Mapping[tuple[str, str], Case] | None = None,
     fresh: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run all cells that ``out`` does not hold yet under the same settings.
+    """Run all cells that ``out`` does not hold yet under the same settings and of the same methods.
 
     Args:
         cases: Models.
@@ -132,6 +137,7 @@ def run(
                 path = out / "cells" / f"{case.name}--{name}--s{seed}.json"
                 settings = {"budget": budget, "effort": effort, "code_version": __version__}
                 settings["reactivation"] = reference is not None
+                settings["code"] = method_code()
                 cell = None if fresh else _finished(path, settings)
                 if cell is None:
                     if triggers is None:
@@ -147,6 +153,16 @@ def run(
                 cells.append(cell)
                 progress(f"{case.name}, {name}, seed {seed}", len(cells), total)
     return cells
+
+
+@cache
+def method_code() -> str:
+    """Hash of everything that a method is made of, so that a changed one is run again."""
+    rooms = (modelmend.probe, modelmend.pruning, modelmend.editing, benchmarks.baselines)
+    files = sorted(
+        file for room in rooms for file in Path(room.__path__[0]).rglob("*") if file.suffix in (".py", ".json")
+    )
+    return sha256_json([sha256_file(file) for file in [*files, Path(__file__).with_name("methods.py")]])
 
 
 def _within(progress: Progress, label: str, done: int, total: int) -> Progress:

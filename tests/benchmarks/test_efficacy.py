@@ -42,6 +42,15 @@ def test_fresh_runs_finished_cells_again(case, tmp_path, monkeypatch):
     assert ran == [1]
 
 
+def test_a_changed_method_runs_again(case, tmp_path, monkeypatch):
+    settings = {"budget": 720, "effort": 0.01, "out": tmp_path, "progress": silent}
+    before = efficacy.run([case], ["none"], [0], **settings)[0]
+    monkeypatch.setattr(efficacy, "method_code", lambda: "sha256:other")
+    after = efficacy.run([case], ["none"], [0], **settings)[0]
+    assert before["settings"]["code"].startswith("sha256:")
+    assert after["settings"]["code"] == "sha256:other"
+
+
 def test_other_settings_run_again(case, tmp_path):
     run(case, tmp_path, names=("none",))
     (cell,) = run(case, tmp_path, names=("none",), budget=300)
