@@ -268,9 +268,9 @@ def judge_again(home: Path, row: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in row.items() if not name.endswith("_more") and name != "more"}
     card, report = Scorecard.read(wider), PrivacyReport.read(audited.file("privacy.json"))
     again = judge(load_policy(None), card, report, samples_hash=bank.hash, seed=0)
-    more = {f"{name}_more": value for name, value in _verdict(again).items()}
-    lost = {"lost_gate": row["lost_gate"], "lost_more": card.accuracy_drop.value}
-    return row | more | lost | {"more": card.gate_samples - len(bank["gate"][1])}
+    told = _verdict(again)
+    more = {"verdict_more": told["verdict"], "blocking_more": told["blocking"], "lost_more": told["lost_gate"]}
+    return row | more | {"more": card.gate_samples - len(bank["gate"][1])}
 
 
 def _verdict(decision: Decision) -> dict[str, Any]:
