@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,9 @@ from modelmend.probe.trigger import Trigger
 
 from .conftest import Case
 
-START = Quality(accuracy=0.7, belief=0.74, changed=0.0, samples=200, loss=0.8, success=(0.9,), robust=0.3)
+START = Quality(
+    accuracy=0.7, belief=0.74, changed=0.0, samples=200, loss=0.8, success=(0.9,), robust=0.3, weights=(1.0,)
+)
 
 
 def test_nothing_changed_costs_nothing() -> None:
@@ -115,3 +118,11 @@ def test_triggers_are_drawn_by_weight(infected: Case) -> None:
 def test_a_chance_that_is_none_is_refused(infected: Case, chance: float) -> None:
     with pytest.raises(InputError, match="chance"):
         SelectSplit(infected.select, [], chance=chance)
+
+
+def test_what_candidates_are_judged_by_is_logged(infected: Case) -> None:
+    split = SelectSplit(infected.select, infected.triggers[:2], chance=0.75)
+    told = json.loads(json.dumps(split.log(), allow_nan=False))
+    assert told["chance"] == 0.75
+    assert [row["family"] for row in told["triggers"]] == [t.family for t in infected.triggers[:2]]
+    assert sum(row["weight"] for row in told["triggers"]) == pytest.approx(1, abs=1e-3)

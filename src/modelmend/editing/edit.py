@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modelmend.editing.batchnorm import reestimate
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
-from modelmend.editing.layers import put_back, snapshot, weight_layers
+from modelmend.editing.layers import partway, put_back, snapshot, weight_layers
 from modelmend.editing.quality import Pair, Quality, SelectSplit, strongest, triggered
 from modelmend.editing.response import responses
 from modelmend.editing.scale import Form, scale_layers
@@ -85,7 +85,7 @@ def edit(
             triggers, too, and unlearning them costs it accuracy for nothing.
 
     Returns:
-        The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``scaled``, ``after``,
+        The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``judged_by``, ``scaled``, ``after``,
         ``start`` (whether the scaled or the untouched weights were the better start of the repair step), ``choice``
         (form, k, s, batch norm of the scaling that was kept), ``clean_form`` (the paper's form, for comparison),
         ``candidates``, ``repair`` (rounds and epochs), ``batch_norm``, ``layers`` (relative change per tensor),
@@ -102,6 +102,7 @@ def edit(
     split = SelectSplit(select_pair, triggers, config.batch_size, reference=teacher, chance=chance)
     before = starting_point(classifier, teacher, split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
+    log["judged_by"] = split.log()
     result = classifier.clone().frozen()
     if chance < LIKELY or before.worst <= config.enough:
         log |= {"edited": False, "reason": _unneeded(before, config, chance), "after": before.log()}
@@ -123,7 +124,7 @@ def edit(
             known = known + fresh
             split = SelectSplit(select_pair, known, config.batch_size, reference=teacher, chance=chance)
             before, final = starting_point(classifier, teacher, split), split.measure(result)
-            log["before"] = before.log()
+            log |= {"before": before.log(), "judged_by": split.log()}
             if not fresh or final.worst <= config.enough:
                 break
             starts = {"round 1": result}
@@ -242,17 +243,13 @@ def part_of_the_way(
     """Weights between the untouched and the edited model: the share of the way that costs least on the select split.
 
     ``W(share) = (1 - share) W_start + share W_edited``, the interpolation of WiSE-FT (arXiv 2109.01903); a backdoor
-    often breaks well before the end of the way, and clean behaviour is lost all along it. Weights that are exactly
-    zero at the end, those of cut groups, are zero everywhere.
+    often breaks well before the end of the way, and clean behaviour is lost all along it.
     """
     found = [(quality.cost(before), quality, 1.0, edited)]
     begin, end = start.graph.state_dict(), edited.graph.state_dict()
     for share in SHARES:
         between = edited.clone().frozen()
-        mixed = {
-            k: torch.lerp(begin[k], v, share).where(v != 0, v) if v.is_floating_point() else v for k, v in end.items()
-        }
-        between.graph.load_state_dict(mixed)
+        between.graph.load_state_dict(partway(begin, end, share))
         here = split.measure(between)
         found.append((here.cost(before), here, share, between))
     _, best, share, model = min(found, key=lambda row: (row[0], row[1].loss))

@@ -58,8 +58,8 @@ def fine_tune(
         chance: Probability that there is a backdoor: how much success counts against accuracy.
 
     Returns:
-        Same as ``edit``; the log holds ``before``, ``after``, ``epochs``, ``share``, ``layers``, ``relative_norm``, ``seconds``,
-        ``passes`` and ``batch_norm`` (always ``frozen``).
+        Same as ``edit``; the log holds ``before``, ``judged_by``, ``after``, ``epochs``, ``share``, ``layers``,
+        ``relative_norm``, ``seconds``, ``passes`` and ``batch_norm`` (always ``frozen``).
 
     Raises:
         InputError: a split is empty.
@@ -84,6 +84,7 @@ def fine_tune(
         "edited": bool(norms),
         "reason": reason,
         "before": before.log(),
+        "judged_by": split.log(),
         "after": after.log(),
         "epochs": rows,
         "share": share,

@@ -72,6 +72,11 @@ def put_back(graph: GraphModule, kept: dict[str, Tensor]) -> None:
         tensor.copy_(kept[name])
 
 
+def partway(begin: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """``(1 - share) begin + share end``; what is exactly zero at the end, as in cut groups, is zero all along."""
+    return {k: torch.lerp(begin[k], v, share).where(v != 0, v) if v.is_floating_point() else v for k, v in end.items()}
+
+
 def weight_layers(graph: GraphModule) -> list[WeightLayer]:
     """Weight layers in the order in which they are computed; layers that share a weight are left out."""
     found = [_weight_layer(node) for node in graph.graph.nodes if node.target in _WEIGHT_LAYERS]

@@ -42,7 +42,7 @@ class Quality:
         loss: Mean clean cross-entropy.
         success: Success rate of each probe trigger, 0..1.
         robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
-        weights: How much each trigger counts, summing to one; all the same when empty.
+        weights: How much each trigger counts, summing to one.
         chance: Probability that there is a backdoor at all, 0..1.
     """
 
@@ -53,7 +53,7 @@ class Quality:
     loss: float
     success: tuple[float, ...]
     robust: float
-    weights: tuple[float, ...] = ()
+    weights: tuple[float, ...]
     chance: float = 1.0
 
     @property
@@ -64,7 +64,7 @@ class Quality:
     @property
     def mean(self) -> float:
         """Mean success rate by weight; 0 without triggers."""
-        return mean_by_weight(self.success, self.weights) if self.success else 0.0
+        return _weighted(self.success, self.weights)
 
     @property
     def harm(self) -> float:
@@ -101,7 +101,7 @@ class Quality:
         return max(0.0, weight * by_label + (1 - weight) * by_belief)
 
     def log(self) -> dict[str, Any]:
-        """JSON-ready figures; ``mean_success`` and ``robust`` are by weight."""
+        """JSON-ready figures; ``mean_success`` and ``robust`` are by ``weights``, which stand in ``SelectSplit.log``."""
         figures = {
             "accuracy": self.accuracy,
             "belief": self.belief,
@@ -111,10 +111,7 @@ class Quality:
             "mean_success": self.mean,
             "robust": self.robust,
         }
-        lists = {"success": self.success, "weights": self.weights}
-        return {k: round(v, 4) for k, v in (figures | {"chance": self.chance}).items()} | {
-            name: [round(v, 4) for v in values] for name, values in lists.items()
-        }
+        return {k: round(v, 4) for k, v in figures.items()} | {"success": [round(v, 4) for v in self.success]}
 
 
 class SelectSplit:
@@ -154,6 +151,12 @@ class SelectSplit:
         self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
 
+    def log(self) -> dict[str, Any]:
+        """What candidates are judged by, JSON-ready: ``chance``, and of each trigger family, class and weight."""
+        named = zip(self.triggers, self.weights, strict=True)
+        rows = [{"family": t.family, "target": t.target, "weight": round(weight, 4)} for t, weight in named]
+        return {"chance": round(self.chance, 4), "triggers": rows}
+
     def measure(self, classifier: Classifier) -> Quality:
         """Figures of a classifier."""
         return self._judge(_logits(classifier, self._x, self._batch_size))
@@ -183,16 +186,13 @@ class SelectSplit:
             samples=n,
             loss=float(functional.cross_entropy(clean, self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
-            robust=mean_by_weight(robust, self.weights) if robust else 1.0,
+            robust=_weighted(robust, self.weights) if robust else 1.0,
             weights=self.weights,
             chance=self.chance,
         )
 
 
-def mean_by_weight(values: Sequence[float], weights: Sequence[float]) -> float:
-    """Mean of values with weights that sum to one; the plain mean when there are none."""
-    if not weights:
-        return sum(values) / len(values)
+def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelmend.editing.augment import augment
-from modelmend.editing.layers import put_back, snapshot
+from modelmend.editing.layers import partway, put_back, snapshot
 from modelmend.editing.quality import Pair, Quality, SelectSplit
 from modelmend.model.classifier import Classifier
 from modelmend.progress import Progress, silent
@@ -82,8 +82,8 @@ def tune(
     start = [p.detach().clone() for p in parameters]
     image = classifier.preprocessing.kind == "image"
     best = select.measure(classifier)
-    kept, kept_epoch = snapshot(classifier.graph), 0
-    safest, far = best.harm, (0, kept)
+    begin = kept = far = snapshot(classifier.graph)
+    safest, kept_epoch, far_epoch = best.harm, 0, 0
     rows: list[dict[str, Any]] = [{"epoch": 0, **best.log()}]
     for epoch in range(1, config.epochs + 1):
         for group in optimizer.param_groups:
@@ -102,18 +102,15 @@ def tune(
         rows.append({"epoch": epoch, **quality.log()})
         progress(title, epoch, config.epochs)
         if quality.harm < safest:
-            safest, far = quality.harm, (epoch, snapshot(classifier.graph))
+            safest, far, far_epoch = quality.harm, snapshot(classifier.graph), epoch
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
             best, kept, kept_epoch = quality, snapshot(classifier.graph), epoch
         elif epoch - kept_epoch >= config.patience:
             break
-    for share in SHARES if far[0] and far[0] != kept_epoch else ():
-        put_back(classifier.graph, far[1])
-        with torch.no_grad():
-            for parameter, origin in zip(parameters, start, strict=True):
-                parameter.copy_(origin.lerp(parameter, share))
+    for share in SHARES if far_epoch not in (0, kept_epoch) else ():
+        put_back(classifier.graph, partway(begin, far, share))
         quality = select.measure(classifier)
-        rows.append({"epoch": far[0], "share": share, **quality.log()})
+        rows.append({"epoch": far_epoch, "share": share, **quality.log()})
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
             best, kept = quality, snapshot(classifier.graph)
     put_back(classifier.graph, kept)
