@@ -22,9 +22,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 import benchmarks.baselines
+import benchmarks.methods
 import modelmend.editing
 import modelmend.probe
 import modelmend.pruning
+import modelmend.steps.mending
 from benchmarks.cases import Case, case_options, clean_references, draw_budget, read_cases, wanted
 from benchmarks.measure import Figures, final_measurement
 from benchmarks.methods import Method, Triggers, methods
@@ -32,7 +34,7 @@ from benchmarks.parts import NotApplicableError, divide
 from benchmarks.reactivation import woken
 from benchmarks.table import markdown, summary
 from modelmend import __version__
-from modelmend.artifacts import sha256_file, sha256_json, write_json
+from modelmend.artifacts import sha256_code, write_json
 from modelmend.errors import ModelmendError
 from modelmend.metrics import der, relative_der, sample_passes
 from modelmend.model.cost import count
@@ -158,11 +160,8 @@ def run(
 @cache
 def method_code() -> str:
     """Hash of everything that a method is made of, so that a changed one is run again."""
-    rooms = (modelmend.probe, modelmend.pruning, modelmend.editing, benchmarks.baselines)
-    files = sorted(
-        file for room in rooms for file in Path(room.__path__[0]).rglob("*") if file.suffix in (".py", ".json")
-    )
-    return sha256_json([sha256_file(file) for file in [*files, Path(__file__).with_name("methods.py")]])
+    rooms = (modelmend.probe, modelmend.pruning, modelmend.editing)
+    return sha256_code(*rooms, modelmend.steps.mending, benchmarks.baselines, benchmarks.methods)
 
 
 def _within(progress: Progress, label: str, done: int, total: int) -> Progress:

@@ -56,21 +56,10 @@ class Triggers:
 
     def again(self, classifier: Classifier, seed: int) -> list[Trigger]:
         """Probe a half-repaired model with the families of the reward, quickly."""
-        from modelmend.probe.accused import accused
-        from modelmend.probe.run import probe
+        from modelmend.steps.mending import probe_again
 
-        evidence = self.result().evidence
         fit, reward, _ = self.parts.pairs
-        found = probe(
-            classifier,
-            fit,
-            reward,
-            mode="screen",
-            families=evidence.families,
-            classes=accused(evidence) or None,
-            seed=seed,
-        )
-        return list(found.triggers)
+        return probe_again(fit, reward, self.result().evidence)(classifier, seed)
 
 
 Method = Callable[[Classifier, Parts, Triggers, int, Progress], Classifier]
@@ -106,25 +95,18 @@ def modelmend(classifier: Classifier, parts: Parts, triggers: Triggers, seed: in
 
 def _edited(suspect: Classifier, begun: Classifier, triggers: Triggers, seed: int, progress: Progress) -> Classifier:
     from modelmend.editing.edit import edit
-    from modelmend.probe.accused import accused
-    from modelmend.probe.again import find_again
-    from modelmend.steps.mending import chance
+    from modelmend.steps.mending import chance, search_again, to_unlearn
 
-    found, fit = triggers.result(progress).evidence, triggers.parts.pairs[0]
-
-    def again(network: Classifier, seed: int) -> list[Trigger]:
-        return find_again(network, fit, found, accused(found), seed=seed)
-
-    known = [*triggers.accused(progress), *again(begun, seed + 1)]
+    probed, fit = triggers.result(progress), triggers.parts.pairs[0]
     return edit(
         begun,
         *triggers.parts.pairs,
-        known,
+        to_unlearn(begun, probed.triggers, fit, probed.evidence, seed),
         seed=seed,
         progress=progress,
-        reprobe=again,
+        reprobe=search_again(fit, probed.evidence),
         reference=suspect,
-        chance=chance(found),
+        chance=chance(probed.evidence),
     ).classifier
 
 

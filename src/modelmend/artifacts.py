@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from modelmend import __version__
@@ -48,6 +49,16 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
+
+
+def sha256_code(*modules: ModuleType) -> str:
+    """Hash of modules, of packages with all Python and JSON files in them: what they make changes when they do."""
+    files: list[Path] = []
+    for module in modules:
+        folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+        inside = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".json")]
+        files += sorted(inside) if folders else [Path(str(module.__file__))]
+    return sha256_json([sha256_file(file) for file in files])
 
 
 def sha256_json(value: Any) -> str:

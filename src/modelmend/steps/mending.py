@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
 from modelmend.records import Evidence
 from modelmend.steps.stores import (
-    SampleBank,
     Suspect,
     open_classifier,
     open_evidence,
@@ -29,6 +28,7 @@ from modelmend.steps.stores import (
 if TYPE_CHECKING:
     from modelmend.editing.delta import EditResult
     from modelmend.model.classifier import Classifier
+    from modelmend.probe.budget import Pair
     from modelmend.probe.trigger import Trigger
 
 
@@ -67,7 +67,7 @@ def prune_neurons(
             config=config,
             seed=seed,
             progress=progress,
-            reprobe=probe_again(bank, found),
+            reprobe=probe_again(bank["fit"], bank["reward"], found),
         )
         inputs = {"suspect": source.artifact, "samples": bank.artifact, "evidence": artifact, "activations": statistics}
         params: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"policy_dir"})}
@@ -83,7 +83,7 @@ def prune_neurons(
         return {"groups_cut": len(result.cut), "content_hash": repaired}
 
 
-def probe_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
+def probe_again(fit: Pair, holdout: Pair, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
     """Probe a pruned network again, quickly: accused classes, families of the reward, of whatever size they need now.
 
     How much larger they had to become is what tells a cut backdoor from a hidden one.
@@ -93,8 +93,8 @@ def probe_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int]
     def again(classifier: Classifier, seed: int) -> list[Trigger]:
         result = probe(
             classifier,
-            bank["fit"],
-            bank["reward"],
+            fit,
+            holdout,
             mode="screen",
             families=found.families,
             classes=accused(found) or None,
@@ -111,14 +111,27 @@ def chance(found: Evidence) -> float:
     return found.probability if found.calibrated and found.probability is not None else 1.0
 
 
-def search_again(bank: SampleBank, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
+def search_again(fit: Pair, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
     """Search an edited network again at the size of the suspect's triggers: what is to be unlearned is no larger."""
     from modelmend.probe.again import find_again
 
     def again(classifier: Classifier, seed: int) -> list[Trigger]:
-        return find_again(classifier, bank["fit"], found, accused(found), seed=seed)
+        return find_again(classifier, fit, found, accused(found), seed=seed)
 
     return again
+
+
+def to_unlearn(
+    classifier: Classifier, triggers: Sequence[Trigger], fit: Pair, found: Evidence, seed: int
+) -> list[Trigger]:
+    """Triggers against the accused classes: the suspect's, and those found again on what is left to edit.
+
+    They are not searched for where nothing will be edited.
+    """
+    from modelmend.editing.edit import LIKELY
+
+    known = against(triggers, accused(found))
+    return known if chance(found) < LIKELY else [*known, *search_again(fit, found)(classifier, seed + 1)]
 
 
 def edit_weights(
@@ -144,18 +157,17 @@ def edit_weights(
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(pruned, SCHEMAS["pruned"])
         model = open_classifier(before, source.info, expect=before.json("pruning.json")["content_hash"])
-        again = search_again(bank, found)
         config = EditConfig()
         result = edit(
             model,
             bank["fit"],
             bank["reward"],
             bank["select"],
-            [*against(triggers, accused(found)), *again(model, seed + 1)],
+            to_unlearn(model, triggers, bank["fit"], found, seed),
             config=config,
             seed=seed,
             progress=progress,
-            reprobe=again,
+            reprobe=search_again(bank["fit"], found),
             reference=source.classifier,
             chance=chance(found),
         )
@@ -186,7 +198,7 @@ def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str
         artifact, found, triggers = open_evidence(evidence)
         before = read_artifact(edited, SCHEMAS["edited"])
         model = open_classifier(before, source.info, expect=before.json("edit.json")["content_hash"])
-        fresh = search_again(bank, found)(model, seed + 2)
+        fresh = search_again(bank["fit"], found)(model, seed + 2)
         config = FineTuneConfig()
         result = tune(
             model,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import modelmend.probe
 from modelmend import __version__
-from modelmend.artifacts import sha256_file, sha256_json, write_json
+from modelmend.artifacts import sha256_code, sha256_json, write_json
 from modelmend.model.hashing import content_hash
 from modelmend.probe.accused import accused, against
 from modelmend.progress import Progress, silent
@@ -93,9 +93,7 @@ def probed(
 @cache
 def probe_code() -> str:
     """Hash of the probe's own files: triggers of another probe are not those that this one finds."""
-    folder = Path(modelmend.probe.__path__[0])
-    files = sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".json"))
-    return sha256_json([sha256_file(file) for file in files])
+    return sha256_code(modelmend.probe)
 
 
 def _kept(
