@@ -145,9 +145,10 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
     edited, card, privacy, decision = (str(home / f"{variant}-{r}") for r in ("edited", "card", "privacy", "decision"))
     parts, pruned = (made["suspect"], made["samples"]), _repair(made, variant, seed)
     _once(edited, lambda: EDITS[variant](made, edited, seed))
+    _wider(home, variant).unlink(missing_ok=True)  # it speaks of the scorecard before
     steps.measure_repair(*parts, made["evidence"], pruned, edited, card, seed=seed)
     _once(privacy, lambda: steps.audit_privacy(*parts, edited, privacy, seed=seed))
-    verdict = steps.gate_repair(made["samples"], card, privacy, decision, seed=seed)
+    steps.gate_repair(made["samples"], card, privacy, decision, seed=seed)
     judged = Decision.read(read_artifact(decision, SCHEMAS["decision"]).file("decision.json"))
     measured = Scorecard.read(read_artifact(card, SCHEMAS["scorecard"]).file("scorecard.json"))
     found = Evidence.read(read_artifact(made["evidence"], SCHEMAS["evidence"]).file("evidence.json"))
@@ -160,8 +161,7 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
         "attack": case.recipe.attack,
         "infected": case.infected,
         "variant": variant,
-        "verdict": verdict,
-        "blocking": [check.name for check in judged.checks if check.blocks],
+        **_verdict(judged),
         "acc": truth.acc,
         "lost": before.acc - truth.acc,
         "asr": truth.asr,
@@ -263,7 +263,7 @@ def judge_again(home: Path, row: dict[str, Any]) -> dict[str, Any]:
             fix="give the --out and --work of one run, or delete the row's file",
         )
     row = row | {"card": measured.digest} | _verdict(decide(load_policy(None), bank, measured, audited, seed=0))
-    wider = home / f"{row['variant']}-card-more.json"
+    wider = _wider(home, row["variant"])
     if not wider.is_file():
         return {name: value for name, value in row.items() if not name.endswith("_more") and name != "more"}
     card, report = Scorecard.read(wider), PrivacyReport.read(audited.file("privacy.json"))
@@ -271,6 +271,11 @@ def judge_again(home: Path, row: dict[str, Any]) -> dict[str, Any]:
     told = _verdict(again)
     more = {"verdict_more": told["verdict"], "blocking_more": told["blocking"], "lost_more": told["lost_gate"]}
     return row | more | {"more": card.gate_samples - len(bank["gate"][1])}
+
+
+def _wider(home: Path, variant: str) -> Path:
+    """The scorecard of ``measure_more``."""
+    return home / f"{variant}-card-more.json"
 
 
 def _verdict(decision: Decision) -> dict[str, Any]:
@@ -288,28 +293,37 @@ def _evidence(home: Path, variant: str) -> tuple[SampleBank, Artifact, Artifact]
     )
 
 
-def measure_more(case: Case, home: Path, variant: str, more: int) -> None:
-    """Measure a finished case's accuracy on further samples of the pool, too, and keep that scorecard beside its own.
+def measure_more(case: Case, home: Path, variants: Sequence[str], more: int) -> None:
+    """Measure finished cases' accuracy on further samples of the pool, too, and keep that scorecard beside their own.
 
     Args:
         case: The model.
         home: Its folder in ``--work``.
-        variant: Finished there.
+        variants: Finished there; those that were measured so before are left as they are.
         more: Further samples; none that nearly equals one of the budget.
 
     Raises:
         InputError: the pool has too few.
     """
-    source, (bank, measured, _) = open_suspect(str(home / "suspect")), _evidence(home, variant)
+    source, bank = open_suspect(str(home / "suspect")), open_samples(str(home / "samples"))
+    x, y = bank["gate"]
+    wanted = [v for v in variants if not _measured(_wider(home, v), len(y) + more)]
+    if not wanted:
+        return
     fresh = unseen(bank.samples, case.pool)
     if len(fresh) < more:
         raise InputError(f"the pool has {len(fresh)} further samples", field="more", fix="ask for fewer")
-    repaired = open_classifier(read_artifact(str(home / f"{variant}-edited"), SCHEMAS["edited"]), source.info)
     index = fresh[torch.randperm(len(fresh), generator=torch.Generator().manual_seed(0))[:more]]
-    x, y = bank["gate"]
     x, y = torch.cat([x, case.pool.x[index]]), torch.cat([y, case.pool.y[index]])
-    card = Scorecard.read(measured.file("scorecard.json"))
-    card.model_copy(update=accuracy_kept(source.classifier, repaired, x, y)).write(home / f"{variant}-card-more.json")
+    for variant in wanted:
+        _, measured, _ = _evidence(home, variant)
+        repaired = open_classifier(read_artifact(str(home / f"{variant}-edited"), SCHEMAS["edited"]), source.info)
+        card = Scorecard.read(measured.file("scorecard.json"))
+        card.model_copy(update=accuracy_kept(source.classifier, repaired, x, y)).write(_wider(home, variant))
+
+
+def _measured(path: Path, samples: int) -> bool:
+    return path.is_file() and Scorecard.read(path).gate_samples == samples
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
@@ -362,8 +376,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"Rank correlation of the residual (worst family and class) with the true ASR: {value:.2f} "
             f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.",
         ]
-    woken = reactivation_table([r for r in rows if r.get("reactivation")])
-    lines += ["", *woken] if woken else []
+    waking = reactivation_table([r for r in rows if r.get("reactivation")])
+    lines += ["", *waking] if waking else []
     heads = "| model | variant | probability | ASR before | ASR | ACC | lost | verdict | blocked by |"
     lines += ["", heads, "|" + "---|" * 9]
     for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
@@ -466,12 +480,13 @@ def main() -> None:
             chosen = told.variants.split(",")
             run_case(case, told.out, told.work, budget=told.budget, seed=told.seed, variants=chosen, console=console)
             reference = references.get((case.recipe.dataset, case.recipe.arch))
-            for path in sorted(told.out.glob(f"{case.name}-s{told.seed}-*.json")):
-                row = json.loads(path.read_text())
-                home = told.work / f"{case.name}-{row['budget']}-s{told.seed}"
-                if told.more:
-                    measure_more(case, home, row["variant"], told.more)
-                if told.reactivate and "reactivation" not in row:
+            home = told.work / f"{case.name}-{told.budget}-s{told.seed}"
+            read = {path: json.loads(path.read_text()) for path in told.out.glob(f"{case.name}-s{told.seed}-*.json")}
+            found = {path: row for path, row in read.items() if row["budget"] == told.budget}
+            if told.more:
+                measure_more(case, home, [row["variant"] for row in found.values()], told.more)
+            for path, row in found.items() if told.reactivate else ():
+                if "reactivation" not in row:
                     keep(path, row | wake(case, home, reference, row, told.seed))
     rows = []
     for path in sorted(told.out.glob("*-s*-*.json")):

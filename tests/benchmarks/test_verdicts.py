@@ -126,8 +126,8 @@ def test_more_samples_decide_anew_and_are_none_that_was_known(home: Path):
     both = make_samples(torch.cat([known.x, pool.x]), torch.cat([known.y, pool.y]), source="p")
     case = SimpleNamespace(pool=both)
     with pytest.raises(InputError, match="60 further samples"):
-        measure_more(case, home, "whole", 61)
-    measure_more(case, home, "whole", 60)
+        measure_more(case, home, ["whole"], 61)
+    measure_more(case, home, ["whole"], 60)
     judged = judge_again(home, row("a", 0.0, "pass"))
     assert judged["more"] == 60
     assert "power" in judged["blocking_more"]  # ten and sixty are fewer than the gate asks for
