@@ -75,13 +75,13 @@ def accuracy_pass_probability(
         drop, upper = paired_drop_counts(lost, won, n, level)
         return drop <= bounds.max_drop and upper <= bounds.max_drop_upper
 
-    total = 0.0
-    for won in range(n + 1):
-        chance = float(binom.pmf(won, n, swapped))
-        if chance > _NEGLIGIBLE:
-            rest = (true_drop + swapped) / (1 - swapped)
-            total += chance * _binomial_below(functools.partial(passes, won=won), n - won, rest)
-    return min(1.0, total)
+    rest = (true_drop + swapped) / (1 - swapped)  # rate of the lost ones among those that are not won
+    total = sum(
+        chance * _binomial_below(functools.partial(passes, won=won), n - won, rest)
+        for won, chance in enumerate(binom.pmf(range(n + 1), n, swapped).tolist())
+        if chance > _NEGLIGIBLE
+    )
+    return min(1.0, float(total))
 
 
 def residual_pass_probability(policy: Policy, n: int, true_success: float, looks: int = 1) -> float:

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from modelmend.model.classifier import Classifier
 from modelmend.model.groups import Group
-from modelmend.probe.weights import pair_weights
+from modelmend.probe.weights import pair_of, pair_weights
 from modelmend.pruning.environment import Outcome
 from modelmend.pruning.forward import MEMORY, MaskedForward
 from modelmend.pruning.reward import RewardConfig, penalty
@@ -72,7 +72,7 @@ class MaskJudge:
         memory: int | None = None,
     ) -> None:
         self.config = config
-        self.pairs = sorted({(t.family, -1 if t.target is None else t.target) for t in triggers})
+        self.pairs = sorted({pair_of(t) for t in triggers})
         each = max(24, config.triggered // max(1, len(triggers)))
         x, label, kind, pair = _rows(clean, held, triggers, self.pairs, each)
         chunk = chunk or (64 if x[0].numel() > 256 else 256)
@@ -295,7 +295,5 @@ def _rows(
             inputs.append(trigger(x[others]))
         labels.append(wanted[others])
         kinds.append(torch.full_like(others, i + 1))
-    pair = torch.tensor(
-        [pairs.index((t.family, -1 if t.target is None else t.target)) for t in triggers], dtype=torch.long
-    )
+    pair = torch.tensor([pairs.index(pair_of(t)) for t in triggers], dtype=torch.long)
     return torch.cat(inputs), torch.cat(labels), torch.cat(kinds), pair
