@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from modelmend.pruning import experience
 from modelmend.pruning.policy import State
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class Archive:
         whole = (c for c in self._seen.values() if c.whole)
         return sorted(whole, key=lambda c: (-round(c.reward, 9), len(c.cut), c.cut))[:count]
 
+    def experience(self, groups: int) -> Tensor:
+        """Attributes ``(G, 3)`` of what was judged so far."""
+        cut = torch.zeros(len(self._seen), groups, dtype=torch.bool)
+        for row, candidate in enumerate(self._seen.values()):
+            cut[row, list(candidate.cut)] = True
+        reward = torch.tensor([c.reward for c in self._seen.values()])
+        return experience.attributes(cut, reward, torch.tensor([c.drop for c in self._seen.values()]))
+
     def forget(self) -> list[Candidate]:
         """Empty the archive, because rewards have changed; returns what was the best 32."""
         best = self.best(32)
@@ -134,6 +143,12 @@ class CutEnvironment:
     def reset(self, batch: int) -> State:
         """Start ``batch`` searches from the uncut network."""
         return self.begin(torch.zeros(batch, self.groups, dtype=torch.bool))
+
+    def recall(self) -> None:
+        """Write what was found out so far into the graph's last attributes."""
+        self.graph.x[:, -len(experience.NAMES) :] = self.archive.experience(self.groups) if self.learns else 0.0
+
+    learns = True
 
     def begin(self, cut: Tensor) -> State:
         """Start a search from each of these cut sets, bool ``(B, G)``."""

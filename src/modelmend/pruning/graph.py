@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modelmend.pruning import experience
 from modelmend.pruning.connections import Connections
 from modelmend.records import Record
 
@@ -56,6 +57,7 @@ def build_graph(x: Tensor, prior: Tensor, wiring: Connections, config: GraphConf
     strength = torch.cat([p[1] for p in pieces])
     kind = torch.cat([torch.full((p[0].shape[1],), i) for i, p in enumerate(pieces)])
     edge_attr = torch.cat([functional.one_hot(kind, len(EDGE_TYPES)).float(), strength[:, None]], 1)
+    x = torch.cat([x, x.new_zeros(len(x), len(experience.NAMES))], 1)
     return Data(x=x, prior=prior, layer=wiring.layer, edge_index=edge_index, edge_type=kind, edge_attr=edge_attr)
 
 

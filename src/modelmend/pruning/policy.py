@@ -61,6 +61,8 @@ class PolicyConfig(Record):
     """Rounds of message passing."""
     heads: int = 2
     """Attention heads."""
+    worth: float = 0.0
+    """Initial weight of a group's worth so far."""
     neighbours: bool = True
     """Tell the actor which share of each group's neighbours is cut already; False with ``mlp``: no graph at all."""
 
@@ -91,6 +93,7 @@ class NeuronPolicy(nn.Module):
         self.actor = nn.Sequential(nn.Linear(2 * h + self.edge_types, h), nn.ReLU(), nn.Linear(h, 1))
         self.stop = nn.Linear(h, 1)
         self.critic = nn.Sequential(nn.Linear(h, h), nn.Tanh(), nn.Linear(h, 1))
+        self.worth_weight = nn.Parameter(torch.tensor(self.config.worth))
         self.prior_weight = nn.Parameter(torch.tensor(1.5))
         with torch.no_grad():
             for last in (self.actor[2], self.stop, self.critic[2]):
@@ -135,7 +138,7 @@ class NeuronPolicy(nn.Module):
         if not self.config.neighbours:
             near = torch.zeros_like(near)
         nodes = torch.cat([h.expand(len(cut), -1, -1), c[:, None].expand(-1, len(h), -1), near], 2)
-        logits = self.actor(nodes).squeeze(2) + self.prior_weight * graph.prior
+        logits = self.actor(nodes).squeeze(2) + self.prior_weight * graph.prior + self.worth_weight * graph.x[:, -3]
         return torch.cat([logits, self.stop(c)], 1), self.critic(c).squeeze(1)
 
     def candidate(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, prior: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class NeuronPolicy(nn.Module):
         h = self.encode(x, edge_index, edge_attr)
         c = self.context(torch.cat([h.new_zeros(h.shape[1]), h.mean(0), h.new_zeros(len(CONTEXT))]))
         nodes = torch.cat([h, c.expand(len(h), -1), h.new_zeros(len(h), self.edge_types)], 1)
-        logits: Tensor = self.actor(nodes).squeeze(1) + self.prior_weight * prior
+        logits: Tensor = self.actor(nodes).squeeze(1) + self.prior_weight * prior + self.worth_weight * x[:, -3]
         return logits - logits.mean()
 
 

@@ -109,6 +109,7 @@ def search(
         All steps with generalised advantages, and each search cut off at its best set (and told to stop there).
     """
     policy.eval()
+    env.recall()
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
     state = env.begin(_beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
