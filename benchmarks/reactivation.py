@@ -9,20 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from benchmarks.baselines.graph import parameters, set_batch_norm_training, trainable
 from benchmarks.cases import Case
-from benchmarks.parts import batches
+from modelmend.editing.reactivation import BATCH, TRIGGERED, perturbation, retuned
 from modelmend.metrics import attack_success
 from modelmend.model.classifier import Classifier
 from modelmend.redteam.attacks import Attack
 from modelmend.redteam.sealed import PURPOSE
 
-CLEAN_SHARE, TRIGGERED, EPOCHS, LR, BATCH = 0.02, 5, 5, 0.01, 32
-"""Re-tuning: clean samples (share of the training set), triggered samples, schedule."""
-RADIUS, STEPS, QUERIES = 0.05, 40, 256
-"""Query: L-inf radius of the universal perturbation, sign-gradient steps, samples it is fitted on."""
+CLEAN_SHARE = 0.02
+"""Re-tuning: clean samples, share of the training set."""
+QUERIES = 256
+"""Samples that the universal perturbation of a query is fitted on."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +97,11 @@ def _retuned(case: Case, classifier: Classifier, attack: Attack, seed: int) -> f
     limit = case.recipe.train_limit or 1000
     clean = torch.randperm(len(case.pool), generator=generator)[: max(BATCH, round(CLEAN_SHARE * limit))]
     marked = _draw(case, attack, TRIGGERED, generator)
-    x = torch.cat([case.pool.x[clean], attack.apply(case.pool.x[marked])])
-    y = torch.cat([case.pool.y[clean], attack.target(case.pool.y[marked])])
-    tuned = trainable(classifier)
-    set_batch_norm_training(tuned.graph, True)
-    optimizer = torch.optim.SGD(parameters(tuned), LR, momentum=0.9)
-    for _ in range(EPOCHS):
-        for images, labels in batches(x, y, BATCH, generator):
-            optimizer.zero_grad()
-            torch.autograd.backward(nn.functional.cross_entropy(tuned(images), labels))
-            optimizer.step()
-    set_batch_norm_training(tuned.graph, False)
-    return _success(case, tuned.frozen(), attack)
+    triggered = attack.apply(case.pool.x[marked]), attack.target(case.pool.y[marked])
+    return _success(case, retuned(classifier, (case.pool.x[clean], case.pool.y[clean]), triggered, seed=seed), attack)
 
 
 def _queried(case: Case, classifier: Classifier, attack: Attack, seed: int) -> float:
-    generator = Generator().manual_seed(seed)
-    index = _draw(case, attack, QUERIES, generator)
+    index = _draw(case, attack, QUERIES, Generator().manual_seed(seed))
     x, goal = attack.apply(case.pool.x[index]), attack.target(case.pool.y[index])
-    model = classifier.clone().frozen()
-    delta = torch.zeros_like(x[:1], requires_grad=True)
-    for _ in range(STEPS):
-        loss = nn.functional.cross_entropy(model((x + delta).clamp(0, 1)), goal)
-        step = torch.autograd.grad(loss, delta)[0].sign()
-        delta = (delta - RADIUS / 8 * step).clamp(-RADIUS, RADIUS).detach().requires_grad_()
-    return _success(case, model, attack, delta.detach())
+    return _success(case, classifier, attack, perturbation(classifier, x, goal))

@@ -218,11 +218,28 @@ def test_cost_limits_count_only_when_set():
     assert blocking(decide(good_card(seconds={}), policy=limited)) == {"cost.seconds"}
 
 
-def test_reactivation_counts_only_when_bounded():
+def woken(only: int, other: int = 0, n: int = 400) -> Measured:
+    value, high = paired_drop_counts(only, other, n)
+    low = -paired_drop_counts(other, only, n)[1]
+    return Measured(value=value, low=low, high=high, n=n, counts=(only, other))
+
+
+def test_reactivation_blocks_only_when_bounded():
     bounded = parse_policy("fallback: none\nallowed_not_run: []\nbackdoor: {max_reactivation: 0.2}", where="t")
     assert "backdoor.reactivation" in blocking(decide(policy=bounded))
-    assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=rate(200, 400)), policy=bounded))
-    assert "backdoor.reactivation" not in blocking(decide(good_card(reactivation=rate(8, 400)), policy=bounded))
+    assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=woken(200)), policy=bounded))
+    assert "backdoor.reactivation" not in blocking(decide(good_card(reactivation=woken(8)), policy=bounded))
+    forged = woken(200).model_copy(update={"value": 0.0, "high": 0.0})
+    assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=forged), policy=bounded))
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome"), [(None, "not_run"), (woken(200), "warn"), (woken(3, 3), "pass"), (Measured(), "not_run")]
+)
+def test_reactivation_without_a_bound_is_a_warning(measured, outcome):
+    decision = decide(good_card(reactivation=measured))
+    (row,) = [check for check in decision.checks if check.name == "backdoor.reactivation"]
+    assert row.outcome == outcome and not row.blocks
 
 
 def test_fallback_only_where_fine_tuning_may_help():

@@ -93,6 +93,14 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
             was, now = _value(card.get("known_trigger_before")), _value(known)
             better = False if "backdoor.known_trigger" in blocked else _less(was, now)
             lines.append(Line("Known trigger's success", _percent(was), _percent(now), "", better))
+        if woken := card.get("reactivation"):
+            better = False if "backdoor.reactivation" in blocked else None
+            note = str(woken.get("method") or "")
+            lines.append(
+                Line(
+                    "Trigger success after waking, beyond an ordinary class", "", _percent(_value(woken)), note, better
+                )
+            )
     lines += _privacy_lines(facts.get("privacy") or {})
     if card.get("parameters_before"):
         was, now = card["parameters_before"], card.get("parameters_after")

@@ -47,6 +47,7 @@ def measure_repair(
     Returns:
         The main figures.
     """
+    from modelmend.editing.reactivation import reactivation
     from modelmend.model.branches import split_branches, wholly_cut
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
@@ -55,7 +56,7 @@ def measure_repair(
 
     with stage("measure_repair") as progress:
         source, bank = open_suspect(suspect), open_samples(samples)
-        artifact, found, _ = open_evidence(evidence)
+        artifact, found, triggers = open_evidence(evidence)
         cuts, final = read_artifact(pruned, SCHEMAS["pruned"]), read_artifact(edited, SCHEMAS["edited"])
         if final.inputs.get("suspect") not in (None, source.artifact.digest):
             raise ArtifactError(
@@ -77,6 +78,11 @@ def measure_repair(
             seed=seed + 1000,
             progress=progress,
         )
+        woken = reactivation(
+            *(source.classifier, repaired, bank["fit"], bank["gate"], triggers, found.suspects),
+            seed=seed + 2000,
+            progress=progress,
+        )
         shape = source.info.input_shape
         groups = find_groups(source.classifier.graph, shape)
         nodes = split_branches(source.classifier.graph, groups) if cut_log.get("branches") else groups
@@ -90,6 +96,7 @@ def measure_repair(
             probe_before=found,
             probe_after=again,
             residuals=tuple(residuals),
+            reactivation=woken,
             groups_cut=len(cut_log["cut"]),
             groups_total=len(nodes),
             parameters_before=source.info.parameters,
