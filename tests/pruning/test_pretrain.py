@@ -17,7 +17,7 @@ from tests.pruning.toy import planted_environment
 def test_a_policy_that_learned_on_two_networks_searches_a_third_better() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    policy = NeuronPolicy(3, 3)
+    policy = NeuronPolicy(6, 3)
     before = rehearse(planted_environment(2), policy, LEARNER, seed=0)
     rows = pretrain([planted_environment(0), planted_environment(1)], policy, LEARNER, rounds=12, seed=0)
     assert [len(row["mean"]) for row in rows] == [2] * 12
@@ -25,7 +25,7 @@ def test_a_policy_that_learned_on_two_networks_searches_a_third_better() -> None
 
 
 def test_rehearsing_changes_nothing_and_repeats() -> None:
-    policy = NeuronPolicy(3, 3)
+    policy = NeuronPolicy(6, 3)
     weights = {name: value.clone() for name, value in policy.state_dict().items()}
     first, again = (rehearse(planted_environment(), policy, LEARNER, searches=4, seed=1) for _ in range(2))
     assert first == again

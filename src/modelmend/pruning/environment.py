@@ -62,6 +62,8 @@ class Archive:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._seen: dict[bytes, Candidate] = {}
+        self._known: dict[bytes, Candidate] = {}
+        self._given: dict[bytes, Candidate] = {}
         self.judged = 0
 
     def judge(self, cut: Tensor) -> Outcome:
@@ -80,6 +82,7 @@ class Archive:
                     bool(outcome.whole[i]),
                 )
         rows = [self._seen[key] for key in keys]
+        self._known.update(zip(keys, rows, strict=True))
         return Outcome(
             torch.tensor([r.reward for r in rows]),
             torch.tensor([r.success for r in rows]).reshape(len(rows), -1),
@@ -92,18 +95,27 @@ class Archive:
         whole = (c for c in self._seen.values() if c.whole)
         return sorted(whole, key=lambda c: (-round(c.reward, 9), len(c.cut), c.cut))[:count]
 
+    def begin(self) -> None:
+        """What was asked for until now is known at the start of every search."""
+        self._given = dict(self._known)
+
+    def restart(self) -> None:
+        """Let an agent find out anew what was asked for since ``begin``; masks stay judged."""
+        self._known = dict(self._given)
+
     def experience(self, groups: int) -> Tensor:
-        """Attributes ``(G, 3)`` of what was judged so far."""
-        cut = torch.zeros(len(self._seen), groups, dtype=torch.bool)
-        for row, candidate in enumerate(self._seen.values()):
+        """Attributes ``(G, 3)`` of what is known: see ``experience``."""
+        cut = torch.zeros(len(self._known), groups, dtype=torch.bool)
+        for row, candidate in enumerate(self._known.values()):
             cut[row, list(candidate.cut)] = True
-        reward = torch.tensor([c.reward for c in self._seen.values()])
-        return experience.attributes(cut, reward, torch.tensor([c.drop for c in self._seen.values()]))
+        reward, drop = (torch.tensor([getattr(c, name) for c in self._known.values()]) for name in ("reward", "drop"))
+        return experience.attributes(cut, reward, drop)
 
     def forget(self) -> list[Candidate]:
         """Empty the archive, because rewards have changed; returns what was the best 32."""
         best = self.best(32)
-        self._seen.clear()
+        for memory in (self._seen, self._known, self._given):
+            memory.clear()
         return best
 
 
@@ -134,6 +146,7 @@ class CutEnvironment:
         self._most = torch.minimum((sizes * layer_share).floor().clamp_min(1), sizes - 1).clamp_min(0)
         self.cut = torch.zeros(0, len(self._layer), dtype=torch.bool)
         self._outcome = archive.judge(torch.zeros(1, len(self._layer), dtype=torch.bool))
+        archive.begin()
 
     @property
     def groups(self) -> int:
@@ -146,9 +159,7 @@ class CutEnvironment:
 
     def recall(self) -> None:
         """Write what was found out so far into the graph's last attributes."""
-        self.graph.x[:, -len(experience.NAMES) :] = self.archive.experience(self.groups) if self.learns else 0.0
-
-    learns = True
+        self.graph.x[:, -len(experience.NAMES) :] = self.archive.experience(self.groups)
 
     def begin(self, cut: Tensor) -> State:
         """Start a search from each of these cut sets, bool ``(B, G)``."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WORTH = -3
+"""Column of the first of ``NAMES`` in the node attributes, which these end."""
 NAMES = ("worth so far", "harm so far", "tried so far")
 """Columns of the attributes."""
 RIDGE = 1.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelmend.pruning import experience
+from modelmend.pruning import attributes, experience
 from modelmend.pruning.connections import Connections
 from modelmend.records import Record
 
@@ -19,6 +19,8 @@ SIMILAR, FLOW = 0, 1
 EDGE_TYPES = ("similar", "flow")
 EDGE_FEATURES = len(EDGE_TYPES) + 1
 """One-hot type, then strength in 0..1."""
+NODE_ATTRIBUTES = (*attributes.NAMES, *experience.NAMES)
+"""Columns of ``x``: measured on the network, then found out by the search."""
 
 
 class GraphConfig(Record):
@@ -38,14 +40,15 @@ def build_graph(x: Tensor, prior: Tensor, wiring: Connections, config: GraphConf
     """Assemble the graph.
 
     Args:
-        x: Node attributes ``(G, F)``.
+        x: Node attributes ``(G, F)``, as measured.
         prior: Minus the log rank of each group under the best rule, ``(G,)``.
         wiring: Connections of the groups.
         config: Thresholds.
 
     Returns:
-        Homogeneous ``Data`` with ``x``, ``prior``, ``layer``, ``edge_index`` ``(2, E)``, ``edge_type`` ``(E,)`` and
-        ``edge_attr`` ``(E, 3)``. Edges run both ways, the strength as seen from the target.
+        Homogeneous ``Data`` with ``x`` ``(G, F + 3)``, the last columns zero until a search has found something out
+        (``experience``), ``prior``, ``layer``, ``edge_index`` ``(2, E)``, ``edge_type`` ``(E,)`` and ``edge_attr`` ``(E, 3)``.
+        Edges run both ways, the strength as seen from the target.
     """
     from torch_geometric.data import Data
 

@@ -22,12 +22,11 @@ from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.probe.weights import pair_of, pair_weights
 from modelmend.progress import Progress, silent
-from modelmend.pruning import experience
-from modelmend.pruning.attributes import NAMES, measure
+from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate
 from modelmend.pruning.explanation import Evidence, explain
-from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig
+from modelmend.pruning.graph import EDGE_FEATURES, NODE_ATTRIBUTES, GraphConfig
 from modelmend.pruning.judge import Labelled, MaskJudge, joined
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
@@ -373,7 +372,7 @@ def new_policy(
         return load_policy(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NeuronPolicy(len(NAMES) + len(experience.NAMES), EDGE_FEATURES, config)
+        return NeuronPolicy(len(NODE_ATTRIBUTES), EDGE_FEATURES, config)
 
 
 def tidy(archive: Archive, best: Candidate, groups: int) -> Candidate:

@@ -63,6 +63,8 @@ class PPOConfig(Record):
     undone: float = 0.3
     """... with at least one of its cuts, and this share of the others, put back. Only what the agent found from the
     uncut network is imitated."""
+    experience: bool = True
+    """Before every iteration the agent is told what the search has found out about each group; False: never."""
     gradient_norm: float = 0.5
     """Gradients are scaled down to this norm."""
     target_kl: float = 0.05
@@ -109,7 +111,8 @@ def search(
         All steps with generalised advantages, and each search cut off at its best set (and told to stop there).
     """
     policy.eval()
-    env.recall()
+    if config.experience:
+        env.recall()
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
     state = env.begin(_beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
