@@ -73,6 +73,7 @@ def arms() -> dict[str, Arm]:
         "no graph (MLP)": Arm(long, PolicyConfig(encoder="mlp", neighbours=False)),
         "no flow edges": Arm(long, graph=GraphConfig(flow=False)),
         "no prior": Arm(long, prior=False),
+        "no experience": Arm(long.model_copy(update={"experience": False})),
         "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),
         "no returns": Arm(long.model_copy(update={"returns": 0.0})),
         "no learning": Arm(long.model_copy(update={"learn": False, "iterations": 400})),

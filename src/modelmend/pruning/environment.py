@@ -111,6 +111,14 @@ class Archive:
         reward, drop = (torch.tensor([getattr(c, name) for c in self._known.values()]) for name in ("reward", "drop"))
         return experience.attributes(cut, reward, drop)
 
+    def frugal(self, count: int) -> list[Candidate]:
+        """The best wholly judged mask of 1 cut, of 2, ... of ``count``, as far as there are any of positive reward."""
+        found: dict[int, Candidate] = {}
+        for candidate in self.best(len(self._seen)):
+            if candidate.reward > 0 and 0 < len(candidate.cut) <= count:
+                found.setdefault(len(candidate.cut), candidate)
+        return [found[size] for size in sorted(found)]
+
     def forget(self) -> list[Candidate]:
         """Empty the archive, because rewards have changed; returns what was the best 32."""
         best = self.best(32)
