@@ -50,7 +50,7 @@ def test_a_restart_forgets_what_was_found_and_keeps_what_was_given() -> None:
     search(env, NeuronPolicy(6, 3, PolicyConfig()), 8, torch.Generator().manual_seed(0), PPOConfig())
     assert archive.judged > judged and not torch.equal(archive.experience(env.groups), before)
     judged = archive.judged
-    archive.restart()
+    archive.meet()
     assert torch.equal(archive.experience(env.groups), before)
     archive.judge(given)
     assert archive.judged == judged
@@ -71,3 +71,19 @@ def test_experience_leads_the_untrained_agent_to_what_paid() -> None:
         means = [row["mean_reward"] for row in rows if row["event"] == "iteration"]
         rewards[told] = sum(means[-3:]) / 3 - means[0]
     assert rewards[True] > rewards[False] + 0.05
+
+
+def test_fewer_masks_than_groups_give_the_same_as_the_full_equations() -> None:
+    cut = masks(12, groups=10)
+    reward = torch.rand(12, generator=torch.Generator().manual_seed(1))
+    padded = torch.cat([cut, torch.zeros(12, 5, dtype=torch.bool)], 1)
+    assert torch.allclose(
+        experience.attributes(padded, reward, reward)[:10], experience.attributes(cut, reward, reward), atol=1e-5
+    )
+
+
+def test_an_empty_archive_knows_nothing() -> None:
+    env = planted_environment()
+    env.archive.forget()
+    env.recall()
+    assert not env.graph.x[:, experience.WORTH :].any()

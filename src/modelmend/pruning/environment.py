@@ -95,16 +95,23 @@ class Archive:
         whole = (c for c in self._seen.values() if c.whole)
         return sorted(whole, key=lambda c: (-round(c.reward, 9), len(c.cut), c.cut))[:count]
 
-    def begin(self) -> None:
-        """What was asked for until now is known at the start of every search."""
+    def give(self) -> None:
+        """What was asked for until now is known to an agent that meets the network for the first time."""
         self._given = dict(self._known)
 
-    def restart(self) -> None:
-        """Let an agent find out anew what was asked for since ``begin``; masks stay judged."""
-        self._known = dict(self._given)
+    def meet(self) -> dict[bytes, Candidate]:
+        """Know only what was given, as at first sight; masks stay judged. Returns what was known."""
+        known, self._known = self._known, dict(self._given)
+        return known
+
+    def remember(self, known: dict[bytes, Candidate]) -> None:
+        """Know again what ``meet`` returned."""
+        self._known = known
 
     def experience(self, groups: int) -> Tensor:
         """Attributes ``(G, 3)`` of what is known: see ``experience``."""
+        if not self._known:
+            return torch.zeros(groups, len(experience.NAMES))
         cut = torch.zeros(len(self._known), groups, dtype=torch.bool)
         for row, candidate in enumerate(self._known.values()):
             cut[row, list(candidate.cut)] = True
@@ -154,7 +161,7 @@ class CutEnvironment:
         self._most = torch.minimum((sizes * layer_share).floor().clamp_min(1), sizes - 1).clamp_min(0)
         self.cut = torch.zeros(0, len(self._layer), dtype=torch.bool)
         self._outcome = archive.judge(torch.zeros(1, len(self._layer), dtype=torch.bool))
-        archive.begin()
+        archive.give()
 
     @property
     def groups(self) -> int:

@@ -22,19 +22,21 @@ SCALE = 10.0
 
 
 def attributes(cut: Tensor, reward: Tensor, drop: Tensor) -> Tensor:
-    """Attributes ``(G, 3)`` from judged masks.
+    """Attributes ``(G, 3)`` from at least one judged mask.
 
     Args:
         cut: Cut groups, bool ``(M, G)``.
         reward: ``(M,)``.
         drop: Fall in clean accuracy, ``(M,)``.
     """
-    x = torch.cat([cut.double(), torch.ones(len(cut), 1, dtype=torch.double)], 1)
-    weight = ((reward - reward.amax()) / NEAR).exp().double()
-    penalty = torch.full((x.shape[1],), RIDGE, dtype=torch.double)
-    penalty[-1] = 1e-6
-    weighted = x * weight[:, None]
-    y = torch.stack([reward, drop], 1).double()
-    found = torch.linalg.solve(x.T @ weighted + penalty.diag(), weighted.T @ y)[:-1].float()
-    tried = weighted[:, :-1].sum(0).float().log1p() / 2
-    return torch.cat([(SCALE * found).clamp(-4, 4), tried[:, None].clamp(max=4)], 1)
+    weight = ((reward - reward.amax()) / NEAR).exp().double()[:, None]
+    x, y = cut.double(), torch.stack([reward, drop], 1).double()
+    x, y = (v - (weight * v).sum(0) / weight.sum() for v in (x, y))  # the intercept is free
+    x, y = weight.sqrt() * x, weight.sqrt() * y
+    masks, groups = x.shape
+    if masks < groups:
+        found = x.T @ torch.linalg.solve(x @ x.T + RIDGE * torch.eye(masks).double(), y)
+    else:
+        found = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(groups).double(), x.T @ y)
+    tried = (weight * cut).sum(0).float().log1p() / 2
+    return torch.cat([(SCALE * found.float()).clamp(-4, 4), tried[:, None].clamp(max=4)], 1)

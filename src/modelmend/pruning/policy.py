@@ -1,9 +1,9 @@
 """The agent's network: a graph neural network reads the neuron graph once, light heads judge each state of a search.
 
-The encoder (messages along similarity and flow edges) depends on the network under repair only, not on what has been
-cut so far; it runs once a gradient step. What the search has done enters the heads: a flag per group, how much of
-each group's neighbourhood is gone, and the summed embedding of what was cut. So a thousand states cost one pass over
-the graph.
+The encoder (messages along similarity and flow edges) reads the network under repair and what earlier searches have
+found out about its groups, not what this one has cut so far; it runs once a gradient step. What a search has done
+enters the heads: a flag per group, how much of each group's neighbourhood is gone, and the summed embedding of what was
+cut. So a thousand states cost one pass over the graph.
 """
 
 from __future__ import annotations

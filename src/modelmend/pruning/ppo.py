@@ -70,7 +70,8 @@ class PPOConfig(Record):
     target_kl: float = 0.05
     """An iteration's epochs end when the policy has moved this far."""
     learn: bool = True
-    """False: never take a gradient step (the ablation: sample the untrained policy; with ``returns`` near good sets, too)."""
+    """False: never take a gradient step (the ablation: sample the untrained policy; ``experience`` still leads it to
+    what paid, ``returns`` to good sets)."""
 
 
 @dataclass(frozen=True)

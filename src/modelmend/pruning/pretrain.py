@@ -2,7 +2,7 @@
 
 Attributes are standardised per layer and the prior is a rank, so the same weights read networks of any width and depth.
 Which networks a policy has seen is in the JSON beside its weights: the recipe. ``modelmend policy train`` makes one from a
-zoo; the shipped one is of ``benchmarks/pretraining.py``.
+zoo; the shipped one is of the calibration models in ``benchmarks/zoo`` without those of WaNet (its JSON says how).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def pretrain(
         means = []
         for i, env in enumerate(environments):
             if number % EPISODE == 0:
-                env.archive.restart()
+                env.archive.meet()
             rollout, found = search(env, policy, config.searches, generator, config)
             elites[i] = sorted([*elites[i], *found], key=lambda t: -t.reward)[: config.elite]
             update(policy, env, rollout, [t for t in elites[i] if t.reward > 0], optimizer, config)
@@ -89,8 +89,10 @@ def rehearse(
         searches: How many.
         seed: Of the sampled actions.
     """
-    environment.archive.restart()
+    known, told = environment.archive.meet(), environment.graph.x.clone()
     found = search(environment, policy, searches, torch.Generator().manual_seed(seed), config)[1]
+    environment.archive.remember(known)
+    environment.graph.x.copy_(told)
     return sum(t.reward for t in found) / len(found)
 
 
