@@ -66,15 +66,16 @@ class Arm:
 def arms() -> dict[str, Arm]:
     """Variants by name; ``greedy`` and ``rule`` are not searches of the agent and are run beside them."""
     long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80, patience=CHECKPOINTS[-1])
-    random = long.model_copy(update={"learn": False, "iterations": 400, "returns": 0.0})
+    random = long.model_copy(update={"learn": False, "iterations": 400, "returns": 0.0, "experience": False})
     return {
         "agent": Arm(long),
         "agent, pre-trained": Arm(long, pretrained=True),
         "no graph (MLP)": Arm(long, PolicyConfig(encoder="mlp", neighbours=False)),
         "no flow edges": Arm(long, graph=GraphConfig(flow=False)),
         "no prior": Arm(long, prior=False),
+        "no experience": Arm(long.model_copy(update={"experience": False})),
         "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),
-        "no returns": Arm(long.model_copy(update={"returns": 0.0})),
+        "no returns": Arm(long.model_copy(update={"returns": 0.0, "experience": False})),
         "no learning": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
         "random, rule's odds": Arm(random),
         "random, even odds": Arm(random, prior=False),
@@ -212,6 +213,7 @@ def whole_arms() -> dict[str, PruningConfig]:
     """Variants of the whole pruning by name; ``best rule``: the same with no agent, thresholds of the rules only."""
     return {
         "whole": PruningConfig(),
+        "pre-trained": PruningConfig(pretrained=True),
         "no refresh": PruningConfig(refreshes=0),
         "tied groups": PruningConfig(branches=False),
         "best rule": PruningConfig(ppo=PPOConfig(iterations=0), tidy=False),

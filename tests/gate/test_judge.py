@@ -229,12 +229,22 @@ def test_reactivation_blocks_only_when_bounded():
     assert "backdoor.reactivation" in blocking(decide(policy=bounded))
     assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=woken(200)), policy=bounded))
     assert "backdoor.reactivation" not in blocking(decide(good_card(reactivation=woken(8)), policy=bounded))
+    assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=Measured(method="x")), policy=bounded))
     forged = woken(200).model_copy(update={"value": 0.0, "high": 0.0})
     assert "backdoor.reactivation" in blocking(decide(good_card(reactivation=forged), policy=bounded))
 
 
 @pytest.mark.parametrize(
-    ("measured", "outcome"), [(None, "not_run"), (woken(200), "warn"), (woken(3, 3), "pass"), (Measured(), "not_run")]
+    ("measured", "outcome"),
+    [
+        (None, "not_run"),
+        (Measured(method="spoiled"), "not_run"),
+        (woken(200), "warn"),
+        (woken(200).model_copy(update={"low": -0.5}), "warn"),
+        (woken(30), "pass"),
+        (woken(3, 3), "pass"),
+        (woken(0), "pass"),
+    ],
 )
 def test_reactivation_without_a_bound_is_a_warning(measured, outcome):
     decision = decide(good_card(reactivation=measured))

@@ -9,7 +9,7 @@ from tests.pruning.toy import planted_environment
 def logits(config: PolicyConfig, *, rewired: bool) -> torch.Tensor:
     env = planted_environment()
     torch.manual_seed(0)
-    policy = NeuronPolicy(3, 3, config)
+    policy = NeuronPolicy(6, 3, config)
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     if rewired:

@@ -14,7 +14,7 @@ def search(config: PPOConfig, *, problem: int = 0, seed: int = 0, encoder: str =
     torch.set_num_threads(1)
     env = planted_environment(problem)
     torch.manual_seed(seed)
-    policy = NeuronPolicy(3, 3, PolicyConfig(encoder=encoder))  # type: ignore[arg-type]
+    policy = NeuronPolicy(6, 3, PolicyConfig(encoder=encoder))  # type: ignore[arg-type]
     rows = learn(env, policy, config, seed=seed)
     return env.archive.best()[0], [r for r in rows if r["event"] == "iteration"]
 
@@ -45,7 +45,7 @@ def test_same_seed_same_search() -> None:
 def test_a_search_ends_when_nothing_better_comes() -> None:
     env = planted_environment()
     torch.manual_seed(0)
-    rows = learn(env, NeuronPolicy(3, 3), PPOConfig(masks=100_000, iterations=500, patience=60), seed=0)
+    rows = learn(env, NeuronPolicy(6, 3), PPOConfig(masks=100_000, iterations=500, patience=60), seed=0)
     assert rows[-1]["event"] == "stopped" and rows[-1]["reason"] == "patience"
     best = [row["best_reward"] for row in rows[:-1]]
     last_gain = next(i for i, reward in enumerate(best) if reward > best[-1] - 0.002)
@@ -90,7 +90,7 @@ def test_only_what_was_found_from_the_uncut_network_is_imitated(monkeypatch) -> 
 
     monkeypatch.setattr(ppo, "update", update)
     torch.manual_seed(0)
-    learn(env, NeuronPolicy(3, 3), PPOConfig(masks=300, iterations=6), seed=0)
+    learn(env, NeuronPolicy(6, 3), PPOConfig(masks=300, iterations=6), seed=0)
     assert imitated and not any(bool(t.states.cut[0].any()) for t in imitated)
     assert max(len(t.action) for t in imitated) > 1
 
@@ -114,7 +114,7 @@ def test_a_set_that_racing_dropped_is_no_example() -> None:
 
 def test_an_untrained_agent_follows_the_rule() -> None:
     env = planted_environment()
-    policy = NeuronPolicy(3, 3)
+    policy = NeuronPolicy(6, 3)
     logits, _ = policy(env.graph, env.reset(1))
     assert logits[0, :-1].argsort(descending=True).tolist() == env.graph.prior.argsort(descending=True).tolist()
 

@@ -7,17 +7,18 @@ import torch
 
 from modelmend.errors import InputError
 from modelmend.pruning import PruningConfig, prune
+from modelmend.pruning.graph import EDGE_FEATURES, NODE_ATTRIBUTES
 from modelmend.pruning.onp import new_policy
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
-from modelmend.pruning.ppo import PPOConfig
-from modelmend.pruning.pretrain import LEARNER, load_policy, pretrain, rehearse, save_policy
+from modelmend.pruning.ppo import PPOConfig, learn
+from modelmend.pruning.pretrain import LEARNER, SHIPPED, load_policy, pretrain, read_about, rehearse, save_policy
 from tests.pruning.toy import planted_environment
 
 
 def test_a_policy_that_learned_on_two_networks_searches_a_third_better() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    policy = NeuronPolicy(3, 3)
+    policy = NeuronPolicy(6, 3)
     before = rehearse(planted_environment(2), policy, LEARNER, seed=0)
     rows = pretrain([planted_environment(0), planted_environment(1)], policy, LEARNER, rounds=12, seed=0)
     assert [len(row["mean"]) for row in rows] == [2] * 12
@@ -25,7 +26,7 @@ def test_a_policy_that_learned_on_two_networks_searches_a_third_better() -> None
 
 
 def test_rehearsing_changes_nothing_and_repeats() -> None:
-    policy = NeuronPolicy(3, 3)
+    policy = NeuronPolicy(6, 3)
     weights = {name: value.clone() for name, value in policy.state_dict().items()}
     first, again = (rehearse(planted_environment(), policy, LEARNER, searches=4, seed=1) for _ in range(2))
     assert first == again
@@ -77,3 +78,22 @@ def test_pruning_starts_from_the_policy_of_a_folder(infected, tmp_path) -> None:
     case = infected
     log = prune(case.classifier, case.fit, case.reward, case.select, case.triggers, config=config, seed=0).log
     assert [row["prior_weight"] for row in log if row["event"] == "iteration"] == [2.75]
+
+
+def test_the_shipped_policy_reads_this_versions_graphs() -> None:
+    policy = new_policy(PolicyConfig(), 0, pretrained=True)
+    edges = torch.randint(10, (2, 30), generator=torch.Generator().manual_seed(0))
+    odds = policy.candidate(
+        torch.randn(10, len(NODE_ATTRIBUTES)), edges, torch.rand(30, EDGE_FEATURES), -torch.arange(1.0, 11.0).log()
+    )
+    assert odds.shape == (10,) and bool(odds.isfinite().all())
+    assert {m["attack"] for m in read_about(SHIPPED)["recipe"]["models"]}.isdisjoint({"wanet", None})  # type: ignore[arg-type]
+
+
+def test_rehearsing_leaves_what_a_search_has_found_out() -> None:
+    env = planted_environment()
+    torch.manual_seed(0)
+    learn(env, NeuronPolicy(6, 3), PPOConfig(masks=200, iterations=3), seed=0)
+    told, known = env.graph.x.clone(), env.archive.experience(env.groups)
+    rehearse(env, NeuronPolicy(6, 3), LEARNER, searches=4, seed=1)
+    assert torch.equal(env.graph.x, told) and torch.equal(env.archive.experience(env.groups), known)

@@ -27,7 +27,7 @@ def planted(seed: int = 0) -> tuple[Data, Tensor]:
     edge_index = torch.stack([torch.cat([source, target]), torch.cat([target, source])])
     edge_attr = torch.tensor([1.0, 0.0, 1.0]).repeat(edge_index.shape[1], 1)
     graph = Data(
-        x=torch.stack([score, hint, torch.randn(GROUPS, generator=g)], 1),
+        x=torch.stack([score, hint, torch.randn(GROUPS, generator=g), *torch.zeros(3, GROUPS)], 1),
         edge_index=edge_index,
         edge_attr=edge_attr,
         prior=-(rank + 1.0).log(),

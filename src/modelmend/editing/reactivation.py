@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from modelmend.editing.layers import set_batch_norm_training
-from modelmend.metrics import paired_drop
+from modelmend.metrics import accuracy, paired_drop
 from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
@@ -23,14 +23,18 @@ from modelmend.records import Measured
 
 Pair = tuple[Tensor, Tensor]
 
-TRIGGERED, EPOCHS, LR, BATCH, CLEAN = 5, 5, 0.01, 32, 200
-"""Re-tuning: triggered samples, schedule, most clean samples."""
+TRIGGERED, EPOCHS, LR, BATCH, CLEAN, NORM = 5, 5, 0.01, 32, 200, 5.0
+"""Re-tuning: triggered samples, schedule, most clean samples, largest norm of a gradient."""
 RADIUS, STEPS, QUERIES = 0.05, 40, 64
 """Query: L-inf radius of the universal perturbation, sign-gradient steps, samples it is fitted on."""
-CONTROLS = 2
-"""Ordinary classes that the same is tried towards; the one that follows more counts."""
+CONTROLS = 4
+"""Ordinary classes that the same is tried towards; the one that follows most counts."""
 WORKS, TRIED = 0.5, 3
 """Success from which a trigger is worth waking; so many are tried, those to whose family the class stands out most."""
+HEADROOM = 0.5
+"""An attempt says nothing where a larger share of the samples follows without a backdoor, or without any attempt."""
+SPOILED = 0.1
+"""Nor where it costs a larger share of the clean accuracy on the samples that it was made with."""
 
 
 def retuned(classifier: Classifier, clean: Pair, marked: Pair, *, seed: int) -> Classifier:
@@ -57,6 +61,7 @@ def retuned(classifier: Classifier, clean: Pair, marked: Pair, *, seed: int) -> 
             optimizer.zero_grad()
             logits = copy(x[index])
             torch.autograd.backward(functional.cross_entropy(logits, y[index].to(logits.device)))
+            torch.nn.utils.clip_grad_norm_(weights, NORM)
             optimizer.step()
     set_batch_norm_training(copy.graph, False)
     return copy.frozen()
@@ -94,47 +99,59 @@ def reactivation(
     """How much of the trigger's success comes back, beyond what ordinary classes get of the same attempt.
 
     The probe's triggers to the first suspect are used, as far as they work on the suspect model. The most successful
-    attempt is reported: a maximum over a few, so that a little is found anywhere.
+    attempt is reported: a maximum over a few, so that a little is found anywhere. The interval is that of the samples;
+    which five were drawn, and how much ordinary classes differ, is not in it.
 
     Args:
-        before: The suspect; only to choose the triggers.
+        before: The suspect.
         after: The repaired model; read only.
         fit: Samples in 0..1 and labels that the attempts are made with.
         holdout: Others that their success is counted on.
         triggers: The probe's candidates.
         suspects: Classes by suspicion, first one first.
         seed: Of samples and order.
-        progress: Called after every attempt.
+        progress: Called before every attempt.
 
     Returns:
         Share of the samples that follow the trigger to the suspect class after the attempt, less the share that did so
-        before it or follow it to an ordinary class; ``counts`` as of a paired drop. ``None`` where there is no trigger
-        to a suspect, or too few samples or classes.
+        before it or follow it to an ordinary class; ``counts`` as of a paired drop. 0 for a model that was not changed.
+        Without a value where every attempt failed, or where ordinary classes are learned as easily. ``None`` where none
+        of the triggers to the first suspect works on the suspect model, or there are too few samples or classes.
     """
+    if _same(before, after):
+        n = len(holdout[1])
+        method = "the model was not changed: nothing was put to sleep"
+        return Measured(value=0.0, low=0.0, high=0.0, n=n, counts=(0, 0), method=method) if n else None
     x, y = fit
-    shuffled = torch.randperm(len(x), generator=Generator().manual_seed(seed))
-    led = {t.target for t in triggers}
-    target = next((suspect for suspect in suspects if suspect in led), None)
-    ordinary = [c for c in range(after.num_classes) if c != target and c not in suspects[:2]]
-    if target is None or not ordinary or int((y != target).sum()) <= TRIGGERED:
+    target = suspects[0] if suspects else None
+    ordinary = [c for c in range(after.num_classes) if c not in suspects]
+    ordinary = ordinary or [c for c in range(after.num_classes) if c not in suspects[:1]]
+    if target is None or len(ordinary) < 2 or int((y != target).sum()) <= TRIGGERED:
+        return None
+    mine = sorted(
+        ((_promise(before, t, fit, target), i) for i, t in enumerate(triggers) if t.target == target), reverse=True
+    )
+    chosen = [triggers[i] for promise, i in mine if promise[0]][:TRIED]
+    if not chosen:
         return None
     order = torch.randperm(len(ordinary), generator=Generator().manual_seed(seed))[:CONTROLS]
+    shuffled = torch.randperm(len(x), generator=Generator().manual_seed(seed))
     attempt = _Attempt(after, (x[shuffled], y[shuffled]), holdout, target, [ordinary[i] for i in order], seed)
-    mine = sorted(((_promise(before, t, fit, target), i) for i, t in enumerate(triggers) if t.target == target))[
-        -TRIED:
-    ]
-    chosen = [triggers[i] for promise, i in reversed(mine) if promise[0] or len(mine) == 1]
     found: list[tuple[Measured, Trigger]] = []
     for number, trigger in enumerate(chosen):
         progress("trying to wake the backdoor", number, len(chosen) + 1)
         found.append((attempt.measure("re-tuning", trigger), trigger))
-    if not found:
-        return None
     best, trigger = max(found, key=lambda pair: _value(pair[0]))
-    if x.dim() == 4:  # the radius is one of images
+    progress("trying to wake the backdoor", len(chosen), len(chosen) + 1)
+    if after.preprocessing.kind == "image":  # the radius is one of samples in 0..1
         best = max(best, attempt.measure("perturbed query", trigger), key=_value)
     progress("trying to wake the backdoor", len(chosen) + 1, len(chosen) + 1)
     return best
+
+
+def _same(one: Classifier, other: Classifier) -> bool:
+    a, b = one.graph.state_dict(), other.graph.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(v.cpu(), b[k].cpu()) for k, v in a.items())
 
 
 def _value(measured: Measured) -> float:
@@ -166,26 +183,26 @@ class _Attempt:
         asleep = self.after.predict(marked)
         attempt = self._retuned if way == "re-tuning" else self._queried
         answers = {c: attempt(trigger, marked, c) for c in (target, *self.ordinary)}
-
-        def share(given: Tensor, c: int) -> float:
-            return float((given == c)[y != c].float().mean())
-
-        taught = max(self.ordinary, key=lambda c: share(answers[c], c))
+        learned = {c: given for c, given in answers.items() if given is not None and c != target}
+        woken = answers[target]
+        if woken is None or not learned:
+            return Measured(method=f"{way}; {trigger.family} trigger: the attempt spoiled the model")
+        taught = max(learned, key=lambda c: _share(learned[c], c, y))
         counted = (y != target) & (y != taught)
         method = (
-            f"{way}; {trigger.family} trigger, class {target}: {100 * share(asleep, target):.0f} % before, "
-            f"{100 * share(answers[target], target):.0f} % after; class {taught} after the same attempt: "
-            f"{100 * share(answers[taught], taught):.0f} %"
+            f"{way}; {trigger.family} trigger, class {target}: {100 * _share(asleep, target, y):.0f} % before, "
+            f"{100 * _share(woken, target, y):.0f} % after; class {taught} after the same attempt: "
+            f"{100 * _share(learned[taught], taught, y):.0f} %"
         )
-        n = int(counted.sum())
-        if not n:
-            return Measured(method=method)
-        woken = (answers[target] == target)[counted].tolist()
-        anyway = ((asleep == target) | (answers[taught] == taught))[counted].tolist()
-        value, high = paired_drop(woken, anyway)
-        only = sum(a and not b for a, b in zip(woken, anyway, strict=True))
-        other = sum(b and not a for a, b in zip(woken, anyway, strict=True))
-        low = -paired_drop(anyway, woken)[1]
+        anyway = ((asleep == target) | (learned[taught] == taught))[counted].tolist()
+        followed = (woken == target)[counted].tolist()
+        n = len(anyway)
+        if not n or sum(anyway) > HEADROOM * n:
+            return Measured(n=n, method=f"{method}: too much to tell")
+        value, high = paired_drop(followed, anyway)
+        only = sum(a and not b for a, b in zip(followed, anyway, strict=True))
+        other = sum(b and not a for a, b in zip(followed, anyway, strict=True))
+        low = -paired_drop(anyway, followed)[1]
         return Measured(value=value, low=low, high=high, n=n, counts=(only, other), method=method)
 
     def _away(self, c: int, count: int) -> Tensor:
@@ -193,13 +210,22 @@ class _Attempt:
         x, y = self.fit
         return x[y != c][:count]
 
-    def _retuned(self, trigger: Trigger, marked: Tensor, c: int) -> Tensor:
+    def _retuned(self, trigger: Trigger, marked: Tensor, c: int) -> Tensor | None:
         chosen = trigger(self._away(c, TRIGGERED))
         clean = self.fit[0][:CLEAN], self.fit[1][:CLEAN]
         goal = torch.full((len(chosen),), c, dtype=clean[1].dtype)
-        return retuned(self.after, clean, (chosen, goal), seed=self.seed).predict(marked)
+        model = retuned(self.after, clean, (chosen, goal), seed=self.seed)
+        with torch.no_grad():
+            finite = bool(model(marked[:BATCH]).isfinite().all())
+        lost = accuracy(self.after.predict(clean[0]), clean[1]) - accuracy(model.predict(clean[0]), clean[1])
+        return model.predict(marked) if finite and lost <= SPOILED else None
 
-    def _queried(self, trigger: Trigger, marked: Tensor, c: int) -> Tensor:
+    def _queried(self, trigger: Trigger, marked: Tensor, c: int) -> Tensor | None:
         chosen = trigger(self._away(c, QUERIES))
         delta = perturbation(self.after, chosen, torch.full((len(chosen),), c))
         return self.after.predict((marked + delta).clamp(0, 1))
+
+
+def _share(answers: Tensor, c: int, y: Tensor) -> float:
+    """Share of the samples of other classes that are given class ``c``."""
+    return float((answers == c)[y != c].float().mean())

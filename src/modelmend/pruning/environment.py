@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from modelmend.pruning import experience
 from modelmend.pruning.policy import State
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Archive:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._seen: dict[bytes, Candidate] = {}
+        self._known: dict[bytes, Candidate] = {}
+        self._given: dict[bytes, Candidate] = {}
         self.judged = 0
 
     def judge(self, cut: Tensor) -> Outcome:
@@ -79,6 +82,7 @@ class Archive:
                     bool(outcome.whole[i]),
                 )
         rows = [self._seen[key] for key in keys]
+        self._known.update(zip(keys, rows, strict=True))
         return Outcome(
             torch.tensor([r.reward for r in rows]),
             torch.tensor([r.success for r in rows]).reshape(len(rows), -1),
@@ -91,10 +95,42 @@ class Archive:
         whole = (c for c in self._seen.values() if c.whole)
         return sorted(whole, key=lambda c: (-round(c.reward, 9), len(c.cut), c.cut))[:count]
 
+    def give(self) -> None:
+        """What was asked for until now is known to an agent that meets the network for the first time."""
+        self._given = dict(self._known)
+
+    def meet(self) -> dict[bytes, Candidate]:
+        """Know only what was given, as at first sight; masks stay judged. Returns what was known."""
+        known, self._known = self._known, dict(self._given)
+        return known
+
+    def remember(self, known: dict[bytes, Candidate]) -> None:
+        """Know again what ``meet`` returned."""
+        self._known = known
+
+    def experience(self, groups: int) -> Tensor:
+        """Attributes ``(G, 3)`` of what is known: see ``experience``."""
+        if not self._known:
+            return torch.zeros(groups, len(experience.NAMES))
+        cut = torch.zeros(len(self._known), groups, dtype=torch.bool)
+        for row, candidate in enumerate(self._known.values()):
+            cut[row, list(candidate.cut)] = True
+        reward, drop = (torch.tensor([getattr(c, name) for c in self._known.values()]) for name in ("reward", "drop"))
+        return experience.attributes(cut, reward, drop)
+
+    def frugal(self, count: int) -> list[Candidate]:
+        """The best wholly judged mask of 1 cut, of 2, ... of ``count``, as far as there are any of positive reward."""
+        found: dict[int, Candidate] = {}
+        for candidate in self.best(len(self._seen)):
+            if candidate.reward > 0 and 0 < len(candidate.cut) <= count:
+                found.setdefault(len(candidate.cut), candidate)
+        return [found[size] for size in sorted(found)]
+
     def forget(self) -> list[Candidate]:
         """Empty the archive, because rewards have changed; returns what was the best 32."""
         best = self.best(32)
-        self._seen.clear()
+        for memory in (self._seen, self._known, self._given):
+            memory.clear()
         return best
 
 
@@ -125,6 +161,7 @@ class CutEnvironment:
         self._most = torch.minimum((sizes * layer_share).floor().clamp_min(1), sizes - 1).clamp_min(0)
         self.cut = torch.zeros(0, len(self._layer), dtype=torch.bool)
         self._outcome = archive.judge(torch.zeros(1, len(self._layer), dtype=torch.bool))
+        archive.give()
 
     @property
     def groups(self) -> int:
@@ -134,6 +171,10 @@ class CutEnvironment:
     def reset(self, batch: int) -> State:
         """Start ``batch`` searches from the uncut network."""
         return self.begin(torch.zeros(batch, self.groups, dtype=torch.bool))
+
+    def recall(self) -> None:
+        """Write what was found out so far into the graph's last attributes."""
+        self.graph.x[:, -len(experience.NAMES) :] = self.archive.experience(self.groups)
 
     def begin(self, cut: Tensor) -> State:
         """Start a search from each of these cut sets, bool ``(B, G)``."""

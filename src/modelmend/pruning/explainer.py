@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from modelmend.pruning.attributes import NAMES
+from modelmend.pruning.graph import NODE_ATTRIBUTES
 from modelmend.pruning.policy import NeuronPolicy
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def explain_group(policy: NeuronPolicy, graph: Data, group: int) -> GroupExplana
     node, edge = explanation.node_mask, explanation.edge_mask
     explanation.node_mask, explanation.edge_mask = _largest(node, KEPT_ATTRIBUTES), _largest(edge, KEPT_EDGES)
     plus, minus = fidelity(explainer, explanation)
-    own = sorted(zip([*NAMES, PRIOR], node[group].tolist(), strict=True), key=lambda pair: -pair[1])
+    own = sorted(zip([*NODE_ATTRIBUTES, PRIOR], node[group].tolist(), strict=True), key=lambda pair: -pair[1])
     elsewhere = node.sum(1)
     elsewhere[group] = 0
     others = [(int(g), float(elsewhere[g])) for g in elsewhere.topk(min(5, len(elsewhere))).indices if elsewhere[g] > 0]

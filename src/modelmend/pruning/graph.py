@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modelmend.pruning import attributes, experience
 from modelmend.pruning.connections import Connections
 from modelmend.records import Record
 
@@ -18,6 +19,8 @@ SIMILAR, FLOW = 0, 1
 EDGE_TYPES = ("similar", "flow")
 EDGE_FEATURES = len(EDGE_TYPES) + 1
 """One-hot type, then strength in 0..1."""
+NODE_ATTRIBUTES = (*attributes.NAMES, *experience.NAMES)
+"""Columns of ``x``: measured on the network, then found out by the search."""
 
 
 class GraphConfig(Record):
@@ -37,14 +40,15 @@ def build_graph(x: Tensor, prior: Tensor, wiring: Connections, config: GraphConf
     """Assemble the graph.
 
     Args:
-        x: Node attributes ``(G, F)``.
+        x: Node attributes ``(G, F)``, as measured.
         prior: Minus the log rank of each group under the best rule, ``(G,)``.
         wiring: Connections of the groups.
         config: Thresholds.
 
     Returns:
-        Homogeneous ``Data`` with ``x``, ``prior``, ``layer``, ``edge_index`` ``(2, E)``, ``edge_type`` ``(E,)`` and
-        ``edge_attr`` ``(E, 3)``. Edges run both ways, the strength as seen from the target.
+        Homogeneous ``Data`` with ``x`` ``(G, F + 3)``, the last columns zero until a search has found something out
+        (``experience``), ``prior``, ``layer``, ``edge_index`` ``(2, E)``, ``edge_type`` ``(E,)`` and ``edge_attr`` ``(E, 3)``.
+        Edges run both ways, the strength as seen from the target.
     """
     from torch_geometric.data import Data
 
@@ -56,6 +60,7 @@ def build_graph(x: Tensor, prior: Tensor, wiring: Connections, config: GraphConf
     strength = torch.cat([p[1] for p in pieces])
     kind = torch.cat([torch.full((p[0].shape[1],), i) for i, p in enumerate(pieces)])
     edge_attr = torch.cat([functional.one_hot(kind, len(EDGE_TYPES)).float(), strength[:, None]], 1)
+    x = torch.cat([x, x.new_zeros(len(x), len(experience.NAMES))], 1)
     return Data(x=x, prior=prior, layer=wiring.layer, edge_index=edge_index, edge_type=kind, edge_attr=edge_attr)
 
 

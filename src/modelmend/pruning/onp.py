@@ -22,11 +22,11 @@ from modelmend.model.branches import split_branches
 from modelmend.model.groups import Group, find_groups, zero_groups
 from modelmend.probe.weights import pair_of, pair_weights
 from modelmend.progress import Progress, silent
-from modelmend.pruning.attributes import NAMES, measure
+from modelmend.pruning.attributes import measure
 from modelmend.pruning.connections import Connections, connections
 from modelmend.pruning.environment import Archive, Candidate
 from modelmend.pruning.explanation import Evidence, explain
-from modelmend.pruning.graph import EDGE_FEATURES, GraphConfig
+from modelmend.pruning.graph import EDGE_FEATURES, NODE_ATTRIBUTES, GraphConfig
 from modelmend.pruning.judge import Labelled, MaskJudge, joined
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, learn
@@ -87,7 +87,7 @@ class PruningConfig(Record):
     doubtful_growth: float = 1.4
     """``least_growth`` of a network that is probably clean."""
     candidates: int = 12
-    """Best masks among which the final choice is made, on all samples."""
+    """Best masks among which the final choice is made, on all samples; and the best of each number of cuts up to this."""
     pretrained: bool = False
     """Start from the shipped policy, not from an untrained one; ``policy`` is then not read."""
     policy_dir: Path | None = None
@@ -208,6 +208,7 @@ def prune(
     triggers = worth_following(triggers, fit[0])
     known = strengthened(triggers, config)
     carried: list[Candidate] = []
+    earlier: list[tuple[int, ...]] = []
     state: Round | None = None
     for number in range(config.refreshes + 1):
         state = search_round(
@@ -216,6 +217,7 @@ def prune(
             deadline=started + config.seconds, progress=progress,
         )  # fmt: skip
         log += state.log
+        earlier += [*(rule.cut for rule in state.rules), state.best.cut]
         if state.best.reward < config.least_reward:
             log.append({"event": "not worth it", "round": number, "reward": state.best.reward})
             break
@@ -234,7 +236,7 @@ def prune(
         carried = state.archive.best(config.candidates)
     assert state is not None
 
-    chosen, rows = choose(classifier, groups, state, (fit, reward, select), known, config)
+    chosen, rows = choose(classifier, groups, state, (fit, reward, select), known, config, earlier)
     log += rows
     pruned = cut_clone(classifier, groups, chosen.cut)
     if chosen.cut and reprobe is not None:
@@ -372,7 +374,7 @@ def new_policy(
         return load_policy(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NeuronPolicy(len(NAMES), EDGE_FEATURES, config)
+        return NeuronPolicy(len(NODE_ATTRIBUTES), EDGE_FEATURES, config)
 
 
 def tidy(archive: Archive, best: Candidate, groups: int) -> Candidate:
@@ -393,13 +395,15 @@ def choose(
     parts: tuple[Labelled, Labelled, Labelled],
     triggers: Sequence[Trigger | Scaled],
     config: PruningConfig,
+    also: Sequence[tuple[int, ...]] = (),
 ) -> tuple[Candidate, list[dict[str, Any]]]:
     """Pick among the best masks by their reward on all samples together, the select split among them.
 
-    The select split alone is too small: the price of accuracy past the budget is steep, and in a hundred samples a
-    right cut and a harmful one cannot be told apart. The uncut network is always a candidate, and it wins when the
-    others' falls in probe success are under ``least_fall`` or their rewards, in the search or on all samples, under
-    ``least_reward``.
+    The best masks are often the same few cuts with different others, which pay by chance where samples are few; so the
+    best mask of each number of cuts is a candidate, too. The select split alone is too small: the price of accuracy past
+    the budget is steep, and in a hundred samples a right cut and a harmful one cannot be told apart. The uncut network is
+    always a candidate, and it wins when the others' falls in probe success are under ``least_fall`` or their rewards, in
+    the search or on all samples, under ``least_reward``.
 
     Args:
         classifier: The suspect.
@@ -408,12 +412,15 @@ def choose(
         parts: Fit, reward and select samples.
         triggers: All triggers known by now.
         config: Settings.
+        also: Further masks to consider, such as what rules and earlier rounds came to.
 
     Returns:
         The choice and one log row a candidate.
     """
     _, reward, select = parts
-    candidates = state.archive.best(config.candidates)
+    best = [*state.archive.best(config.candidates), *state.archive.frugal(config.candidates)]
+    again = judged_anew([cut for cut in also if cut], state.judge, len(groups))
+    candidates = list({c.cut: c for c in [*best, *again]}.values())
     candidates = [*(c for c in candidates if c.cut), uncut(state)]
     keep = ~_as_cuts([c.cut for c in candidates], len(groups))
     held = joined(reward, select)
@@ -437,6 +444,14 @@ def choose(
             }
         )
     return candidates[int(torch.tensor(scores).argmax())], rows
+
+
+def judged_anew(cuts: Sequence[tuple[int, ...]], judge: MaskJudge, groups: int) -> list[Candidate]:
+    """Masks as candidates, judged on all of the judge's samples."""
+    archive = Archive(judge.patiently)
+    if cuts:
+        archive.judge(_as_cuts(cuts, groups))
+    return archive.best(len(cuts))
 
 
 def uncut(state: Round) -> Candidate:

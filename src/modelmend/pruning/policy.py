@@ -1,9 +1,9 @@
 """The agent's network: a graph neural network reads the neuron graph once, light heads judge each state of a search.
 
-The encoder (messages along similarity and flow edges) depends on the network under repair only, not on what has been
-cut so far; it runs once a gradient step. What the search has done enters the heads: a flag per group, how much of
-each group's neighbourhood is gone, and the summed embedding of what was cut. So a thousand states cost one pass over
-the graph.
+The encoder (messages along similarity and flow edges) reads the network under repair and what earlier searches have
+found out about its groups, not what this one has cut so far; it runs once a gradient step. What a search has done
+enters the heads: a flag per group, how much of each group's neighbourhood is gone, and the summed embedding of what was
+cut. So a thousand states cost one pass over the graph.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modelmend.errors import InputError
+from modelmend.pruning.experience import WORTH
 from modelmend.records import Record
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class PolicyConfig(Record):
     """Rounds of message passing."""
     heads: int = 2
     """Attention heads."""
+    worth: float = 1.0
+    """Weight of a group's worth so far, at the start."""
     neighbours: bool = True
     """Tell the actor which share of each group's neighbours is cut already; False with ``mlp``: no graph at all."""
 
@@ -68,13 +71,14 @@ class PolicyConfig(Record):
 class NeuronPolicy(nn.Module):
     """Actor and critic over the groups of a network.
 
-    The logit of cutting group g in state s is ``w * prior_g + head(h_g, n_g(s), c(s))``: ``prior`` is minus the log
-    rank of g under the best rule, ``h`` the graph embedding, ``n`` the share of g's neighbours already cut (one number
-    an edge type), ``c`` the pooled state. One more logit, from ``c`` alone, means *stop*. The heads' last layers start
-    at zero, so an untrained agent *is* the rule: it samples groups in proportion to ``rank^-w``.
+    The logit of cutting group g in state s is ``w * prior_g + v * worth_g + head(h_g, n_g(s), c(s))``: ``prior`` is
+    minus the log rank of g under the best rule, ``worth`` what the search has found out about g, ``h`` the graph
+    embedding, ``n`` the share of g's neighbours already cut (one number an edge type), ``c`` the pooled state. One more
+    logit, from ``c`` alone, means *stop*. The heads' last layers start at zero, so an untrained agent that knows nothing
+    *is* the rule: it samples groups in proportion to ``rank^-w``.
 
     Args:
-        features: Number of node attributes.
+        features: Number of node attributes, those of ``experience`` the last.
         edge_features: Number of edge attributes; by convention a one-hot edge type, then the strength.
         config: Form.
     """
@@ -91,6 +95,7 @@ class NeuronPolicy(nn.Module):
         self.actor = nn.Sequential(nn.Linear(2 * h + self.edge_types, h), nn.ReLU(), nn.Linear(h, 1))
         self.stop = nn.Linear(h, 1)
         self.critic = nn.Sequential(nn.Linear(h, h), nn.Tanh(), nn.Linear(h, 1))
+        self.worth_weight = nn.Parameter(torch.tensor(self.config.worth))
         self.prior_weight = nn.Parameter(torch.tensor(1.5))
         with torch.no_grad():
             for last in (self.actor[2], self.stop, self.critic[2]):
@@ -135,7 +140,7 @@ class NeuronPolicy(nn.Module):
         if not self.config.neighbours:
             near = torch.zeros_like(near)
         nodes = torch.cat([h.expand(len(cut), -1, -1), c[:, None].expand(-1, len(h), -1), near], 2)
-        logits = self.actor(nodes).squeeze(2) + self.prior_weight * graph.prior
+        logits = self.actor(nodes).squeeze(2) + self.prior_weight * graph.prior + self.worth_weight * graph.x[:, WORTH]
         return torch.cat([logits, self.stop(c)], 1), self.critic(c).squeeze(1)
 
     def candidate(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, prior: Tensor) -> Tensor:
@@ -143,7 +148,7 @@ class NeuronPolicy(nn.Module):
         h = self.encode(x, edge_index, edge_attr)
         c = self.context(torch.cat([h.new_zeros(h.shape[1]), h.mean(0), h.new_zeros(len(CONTEXT))]))
         nodes = torch.cat([h, c.expand(len(h), -1), h.new_zeros(len(h), self.edge_types)], 1)
-        logits: Tensor = self.actor(nodes).squeeze(1) + self.prior_weight * prior
+        logits: Tensor = self.actor(nodes).squeeze(1) + self.prior_weight * prior + self.worth_weight * x[:, WORTH]
         return logits - logits.mean()
 
 

@@ -63,12 +63,15 @@ class PPOConfig(Record):
     undone: float = 0.3
     """... with at least one of its cuts, and this share of the others, put back. Only what the agent found from the
     uncut network is imitated."""
+    experience: bool = True
+    """Before every iteration the agent is told what the search has found out about each group; False: never."""
     gradient_norm: float = 0.5
     """Gradients are scaled down to this norm."""
     target_kl: float = 0.05
     """An iteration's epochs end when the policy has moved this far."""
     learn: bool = True
-    """False: never take a gradient step (the ablation: sample the untrained policy; with ``returns`` near good sets, too)."""
+    """False: never take a gradient step (the ablation: sample the untrained policy; ``experience`` still leads it to
+    what paid, ``returns`` to good sets)."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def search(
         All steps with generalised advantages, and each search cut off at its best set (and told to stop there).
     """
     policy.eval()
+    if config.experience:
+        env.recall()
     embedding = policy.encode(env.graph.x, env.graph.edge_index, env.graph.edge_attr)
     state = env.begin(_beginnings(env, searches, generator, config))
     steps: list[tuple[State, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []

@@ -2,7 +2,7 @@
 
 Attributes are standardised per layer and the prior is a rank, so the same weights read networks of any width and depth.
 Which networks a policy has seen is in the JSON beside its weights: the recipe. ``modelmend policy train`` makes one from a
-zoo; the shipped one is of ``benchmarks/pretraining.py``.
+zoo; the shipped one is of the calibration models in ``benchmarks/zoo`` without those of WaNet (its JSON says how).
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 from modelmend.artifacts import write_json
 from modelmend.errors import InputError
 from modelmend.progress import Progress, silent
-from modelmend.pruning.attributes import NAMES
 from modelmend.pruning.environment import CutEnvironment
-from modelmend.pruning.graph import EDGE_FEATURES
+from modelmend.pruning.graph import EDGE_FEATURES, NODE_ATTRIBUTES
 from modelmend.pruning.policy import NeuronPolicy, PolicyConfig
 from modelmend.pruning.ppo import PPOConfig, Trajectory, search, update
 
@@ -31,6 +30,8 @@ WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
 LEARNER = PPOConfig(imitation=0.5, returns=0.0)
 """The learner's settings when a policy learns on many networks: it imitates its best searches more, and all its searches
 begin at the uncut network, since that is what it has to know of a network that it has never seen."""
+EPISODE = 6
+"""Rounds after which a network is met anew: what its searches have found out is forgotten, as on the next network."""
 FIX = "train one with `modelmend policy train`"
 
 
@@ -65,6 +66,8 @@ def pretrain(
             group["lr"] = config.learning_rate * (1 - 0.9 * number / rounds)
         means = []
         for i, env in enumerate(environments):
+            if number % EPISODE == 0:
+                env.archive.meet()
             rollout, found = search(env, policy, config.searches, generator, config)
             elites[i] = sorted([*elites[i], *found], key=lambda t: -t.reward)[: config.elite]
             update(policy, env, rollout, [t for t in elites[i] if t.reward > 0], optimizer, config)
@@ -77,7 +80,7 @@ def pretrain(
 def rehearse(
     environment: CutEnvironment, policy: NeuronPolicy, config: PPOConfig, *, searches: int = 16, seed: int
 ) -> float:
-    """Mean reward of the best sets that a policy's searches reach, without a gradient step.
+    """Mean reward of the best sets that a policy's searches reach, at first sight, without a gradient step.
 
     Args:
         environment: The network's search.
@@ -86,7 +89,10 @@ def rehearse(
         searches: How many.
         seed: Of the sampled actions.
     """
+    known, told = environment.archive.meet(), environment.graph.x.clone()
     found = search(environment, policy, searches, torch.Generator().manual_seed(seed), config)[1]
+    environment.archive.remember(known)
+    environment.graph.x.copy_(told)
     return sum(t.reward for t in found) / len(found)
 
 
@@ -95,7 +101,7 @@ def save_policy(folder: Path, policy: NeuronPolicy, recipe: dict[str, Any]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     weights, record = folder / f"{WEIGHTS}.part", folder / f"{ABOUT}.part"
     save_file({name: value.detach().contiguous() for name, value in policy.state_dict().items()}, weights)
-    about = {"config": policy.config.model_dump(), "attributes": list(NAMES), "edge_features": EDGE_FEATURES}
+    about = {"config": policy.config.model_dump(), "attributes": list(NODE_ATTRIBUTES), "edge_features": EDGE_FEATURES}
     write_json(record, {**about, "recipe": recipe})
     weights.replace(folder / WEIGHTS)
     record.replace(folder / ABOUT)
@@ -112,7 +118,7 @@ def load_policy(folder: Path | None = None) -> NeuronPolicy:
             return load_policy(shipped)
     try:
         about = read_about(folder)
-        policy = NeuronPolicy(len(NAMES), EDGE_FEATURES, PolicyConfig.model_validate(about["config"]))
+        policy = NeuronPolicy(len(NODE_ATTRIBUTES), EDGE_FEATURES, PolicyConfig.model_validate(about["config"]))
         policy.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"no usable policy here: {error}", where=folder, field="policy", fix=FIX) from error
@@ -134,6 +140,6 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise InputError(f"no policy here: {error}", where=path, field="policy", fix=FIX) from error
     if not isinstance(about, dict) or not {"config", "attributes", "edge_features", "recipe"} <= about.keys():
         raise InputError("this is no policy's record", where=path, field="policy", fix=FIX)
-    if about["attributes"] != list(NAMES) or about["edge_features"] != EDGE_FEATURES:
+    if about["attributes"] != list(NODE_ATTRIBUTES) or about["edge_features"] != EDGE_FEATURES:
         raise InputError("this policy reads other attributes", where=path, field="attributes", fix=FIX)
     return about

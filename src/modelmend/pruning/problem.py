@@ -52,7 +52,7 @@ class Problem:
         """A fresh search.
 
         Args:
-            prior: The agent starts from the best rule; False: from nothing.
+            prior: The agent starts from the best rule and knows how the rules' masks did; False: from nothing.
             graph: Which groups are linked.
             rules: Scorers to try; ``None``: all.
             judge: Asked in place of ``self.judge``, such as one that remembers.
@@ -63,6 +63,8 @@ class Problem:
         self.judge.forget()
         archive = Archive(judge or self.judge)
         results = try_rules(self.context, archive, self.limit, rules)
+        if not prior:
+            archive.meet()
         first = rank_prior(results[0].score) if prior else torch.zeros(len(self.groups))
         drawn = build_graph(self.attributes.x, first, self.wiring, graph)
         return CutEnvironment(drawn, archive, limit=self.limit, layer_share=self.layer_share), results

@@ -57,6 +57,20 @@ def drop_upper(measured: Measured | None, level: float) -> float:
     return max(high, upper)
 
 
+def drop_lower(measured: Measured | None, level: float) -> float:
+    """One-sided lower end -1..1 of a paired difference at ``level``, from its counts.
+
+    Raises:
+        Unusable: as ``drop_upper``; also without counts.
+    """
+    drop_upper(measured, level)
+    assert measured is not None and measured.n is not None
+    if measured.counts is None:
+        raise Unusable("the counts behind it are missing")
+    more, less = measured.counts
+    return -paired_drop_counts(less, more, measured.n, level)[1]
+
+
 def _figures(measured: Measured | None) -> tuple[float, float, int]:
     if measured is None or measured.value is None:
         raise Unusable("not measured, or not a finite number")
