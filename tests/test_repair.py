@@ -92,7 +92,9 @@ def test_run_directory_holds_what_other_tools_read(case: Case, repaired: modelme
     assert decision["repaired_hash"] == content_hash(read_pt2(run / "repaired.pt2"))
     state, original = load_file(run / "repaired.safetensors"), case.infected.module.state_dict()
     assert {k: tuple(v.shape) for k, v in state.items()} == {k: tuple(v.shape) for k, v in original.items()}
-    assert "<html" in (run / "report.html").read_text(encoding="utf-8")
+    assert json.loads((run / "scorecard.json").read_text())["reactivation"]["method"]
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "<html" in report and "after waking" in report
 
 
 @pytest.mark.slow
