@@ -14,6 +14,7 @@ from modelmend.pruning.onp import demanding, nodes
 from modelmend.pruning.ppo import PPOConfig
 from modelmend.pruning.refresh import class_growth
 from modelmend.steps.measuring import explainability
+from tests.pruning.toy import planted_environment
 
 QUICK = PruningConfig(ppo=PPOConfig(iterations=8, masks=120), refreshes=1, explain=False)
 
@@ -88,6 +89,28 @@ def test_the_scorecard_gets_the_explainability_of_the_cuts(result) -> None:  # t
     assert (measured.value, measured.low, measured.high) == (told["score"], told["low"], told["high"])
     assert explainability({"cut": []}) is None
     assert explainability({"cut": [], "explanation": {"cards": [], "score": None}}) is None
+
+
+def test_the_final_choice_considers_other_sizes_the_rules_and_earlier_rounds(result) -> None:  # type: ignore[no-untyped-def]
+    considered = {tuple(row["cut"]) for row in result.log if row["event"] == "candidate"}
+    assert len({len(cut) for cut in considered}) > 2 and () in considered
+    for row in result.log:
+        if row["event"] == "rules":
+            assert {tuple(sorted(rule["cut"])) for rule in row["rules"]} <= considered
+        if row["event"] == "best of round":
+            assert tuple(row["cut"]) in considered
+
+
+def test_the_best_mask_of_each_size_is_found() -> None:
+    env = planted_environment()
+    cut = torch.eye(env.groups, dtype=torch.bool)[:6]
+    archive = env.archive
+    archive.judge(cut)
+    archive.judge(cut[:3] | cut[3:6])
+    found = archive.frugal(12)
+    best = {size: max((c for c in archive.best(99) if len(c.cut) == size), key=lambda c: c.reward) for size in (1, 2)}
+    assert [c.reward for c in found] == [best[len(c.cut)].reward for c in found]
+    assert len(found) == len({len(c.cut) for c in found}) and archive.frugal(0) == []
 
 
 def test_without_triggers_nothing_is_cut(infected) -> None:  # type: ignore[no-untyped-def]
