@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from modelmend.cli.view import StageView
 from modelmend.errors import SamplesError
 from modelmend.events import EVENTS_VARIABLE, listening, stage
 
@@ -20,6 +23,13 @@ def test_events_reach_listener_and_file(tmp_path: Path, monkeypatch: pytest.Monk
     written = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert written == heard
     assert [event["event"] for event in heard] == ["start", "progress", "end"]
+
+
+def test_a_warning_is_shown_at_once() -> None:
+    out = io.StringIO()
+    with StageView(Console(file=out, width=200)) as view, listening(view.show), stage("validate_samples") as running:
+        running.warn("the samples [bold] do not fit")
+        assert "warning: the samples [bold] do not fit" in out.getvalue()
 
 
 def test_an_error_keeps_its_fields_and_still_raises() -> None:

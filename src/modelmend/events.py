@@ -61,6 +61,10 @@ class Stage:
             self._last = now
             emit({"event": "progress", "stage": self.name, "message": message, "done": done, "total": total})
 
+    def warn(self, message: str) -> None:
+        """Tell at once what will keep the model out in the end."""
+        emit({"event": "warning", "stage": self.name, "message": message})
+
 
 @contextmanager
 def stage(name: str) -> Iterator[Stage]:

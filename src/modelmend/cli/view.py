@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 TITLES = {
     "import_model": "import the suspect as data",
@@ -66,6 +67,8 @@ class StageView:
             elif event["event"] == "progress" and name in self._tasks:
                 note = str(event["message"])[:48]
                 self._bars.update(self._tasks[name], completed=event["done"], total=max(1, event["total"]), note=note)
+            elif event["event"] == "warning":
+                self.console.print(Text(f"warning: {event['message']}", style="yellow"), soft_wrap=True)
             elif event["event"] == "end":
                 self.seconds[name] = self.seconds.get(name, 0.0) + float(event["seconds"])
                 if name in self._tasks:

@@ -180,6 +180,8 @@ def validate_samples(
         progress("accuracy and domain", 2, 4)
         clean = check_accuracy(source.classifier, bank)
         match = domain_match(source.classifier, bank)
+        if match.outcome == "mismatch":
+            progress.warn(f"the clean samples do not fit the model, so it will be refused: {match.reason}")
         progress("writing", 3, 4)
         content = bank.hash()
         inputs = {"suspect": source.artifact}
