@@ -30,10 +30,11 @@ RADIUS, STEPS, QUERIES = 0.05, 40, 64
 CONTROLS = 4
 """Ordinary classes that the same is tried towards; the one that follows most counts."""
 WORKS, TRIED = 0.5, 3
-"""Success from which a trigger is worth waking; so many are tried, those to whose family the class stands out most."""
+"""Success from which a trigger is worth waking; so many that tell something are tried, those to whose family the class
+stands out most."""
 HEADROOM = 0.5
 """An attempt says nothing where a larger share of the samples follows without a backdoor, or without any attempt."""
-SPOILED = 0.1
+SPOILED = 0.3
 """Nor where it costs a larger share of the clean accuracy on the samples that it was made with."""
 
 
@@ -131,7 +132,7 @@ def reactivation(
     mine = sorted(
         ((_promise(before, t, fit, target), i) for i, t in enumerate(triggers) if t.target == target), reverse=True
     )
-    chosen = [triggers[i] for promise, i in mine if promise[0]][:TRIED]
+    chosen = [triggers[i] for promise, i in mine if promise[0]]
     if not chosen:
         return None
     order = torch.randperm(len(ordinary), generator=Generator().manual_seed(seed))[:CONTROLS]
@@ -141,7 +142,11 @@ def reactivation(
     for number, trigger in enumerate(chosen):
         progress("trying to wake the backdoor", number, len(chosen) + 1)
         found.append((attempt.measure("re-tuning", trigger), trigger))
+        if sum(measured.value is not None for measured, _ in found) == TRIED:
+            break
     best, trigger = max(found, key=lambda pair: _value(pair[0]))
+    if best.value is None:  # a query alone proves nothing
+        return best
     progress("trying to wake the backdoor", len(chosen), len(chosen) + 1)
     if after.preprocessing.kind == "image":  # the radius is one of samples in 0..1
         best = max(best, attempt.measure("perturbed query", trigger), key=_value)
@@ -182,10 +187,15 @@ class _Attempt:
         marked = trigger(self.holdout[0])
         asleep = self.after.predict(marked)
         attempt = self._retuned if way == "re-tuning" else self._queried
-        answers = {c: attempt(trigger, marked, c) for c in (target, *self.ordinary)}
-        learned = {c: given for c, given in answers.items() if given is not None and c != target}
-        woken = answers[target]
-        if woken is None or not learned:
+        learned: dict[int, Tensor] = {}
+        for c in self.ordinary:
+            given = attempt(trigger, marked, c)
+            if given is not None:
+                learned[c] = given
+            if given is not None and _share(given, c, y) > HEADROOM:
+                break
+        woken = attempt(trigger, marked, target) if learned else None
+        if woken is None:
             return Measured(method=f"{way}; {trigger.family} trigger: the attempt spoiled the model")
         taught = max(learned, key=lambda c: _share(learned[c], c, y))
         counted = (y != target) & (y != taught)
