@@ -65,7 +65,7 @@ class Arm:
 
 def arms() -> dict[str, Arm]:
     """Variants by name; ``greedy`` and ``rule`` are not searches of the agent and are run beside them."""
-    long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80, patience=CHECKPOINTS[-1])
+    long = PPOConfig(masks=CHECKPOINTS[-1], iterations=80, patience=CHECKPOINTS[-1], experience=True)
     random = long.model_copy(update={"learn": False, "iterations": 400, "returns": 0.0, "experience": False})
     return {
         "agent": Arm(long),
@@ -75,7 +75,7 @@ def arms() -> dict[str, Arm]:
         "no prior": Arm(long, prior=False),
         "no experience": Arm(long.model_copy(update={"experience": False})),
         "no imitation": Arm(long.model_copy(update={"imitation": 0.0})),
-        "no returns": Arm(long.model_copy(update={"returns": 0.0, "experience": False})),
+        "no returns": Arm(long.model_copy(update={"returns": 0.0})),
         "no learning": Arm(long.model_copy(update={"learn": False, "iterations": 400})),
         "random, rule's odds": Arm(random),
         "random, even odds": Arm(random, prior=False),
@@ -213,6 +213,7 @@ def whole_arms() -> dict[str, PruningConfig]:
     """Variants of the whole pruning by name; ``best rule``: the same with no agent, thresholds of the rules only."""
     return {
         "whole": PruningConfig(),
+        "experience": PruningConfig(ppo=PPOConfig(experience=True)),
         "pre-trained": PruningConfig(pretrained=True),
         "no refresh": PruningConfig(refreshes=0),
         "tied groups": PruningConfig(branches=False),

@@ -41,7 +41,7 @@ Cell = dict[str, Any]
 
 def arms(folder: Path) -> dict[str, Arm]:
     """The three searches by name."""
-    ppo = PPOConfig(masks=ALL, iterations=80, patience=ALL)
+    ppo = PPOConfig(masks=ALL, iterations=80, patience=ALL, experience=True)
     still = ppo.model_copy(update={"learn": False, "iterations": ALL})
     return {"zero-shot": Arm(still, folder=folder), "adapted": Arm(ppo, folder=folder), "from scratch": Arm(ppo)}
 

@@ -9,7 +9,7 @@ from modelmend.metrics import accuracy
 from modelmend.model.groups import zero_groups
 from modelmend.probe.run import probe
 from modelmend.probe.trigger import Trigger
-from modelmend.pruning import PruneResult, PruningConfig, prune
+from modelmend.pruning import PruneResult, PruningConfig, onp, prune
 from modelmend.pruning.onp import demanding, nodes
 from modelmend.pruning.ppo import PPOConfig
 from modelmend.pruning.refresh import class_growth
@@ -99,6 +99,19 @@ def test_the_final_choice_considers_other_sizes_the_rules_and_earlier_rounds(res
             assert {tuple(sorted(rule["cut"])) for rule in row["rules"]} <= considered
         if row["event"] == "best of round":
             assert tuple(row["cut"]) in considered
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_only_a_policy_that_learned_elsewhere_is_told_what_is_found(infected, monkeypatch, pretrained) -> None:  # type: ignore[no-untyped-def]
+    told = []
+
+    def learn(env, policy, config, **_):  # type: ignore[no-untyped-def]
+        told.append(config.experience)
+        return []
+
+    monkeypatch.setattr(onp, "learn", learn)
+    run(infected, QUICK.model_copy(update={"pretrained": pretrained, "refreshes": 0}))
+    assert told == [pretrained]
 
 
 def test_the_best_mask_of_each_size_is_found() -> None:

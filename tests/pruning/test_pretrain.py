@@ -93,7 +93,7 @@ def test_the_shipped_policy_reads_this_versions_graphs() -> None:
 def test_rehearsing_leaves_what_a_search_has_found_out() -> None:
     env = planted_environment()
     torch.manual_seed(0)
-    learn(env, NeuronPolicy(6, 3), PPOConfig(masks=200, iterations=3), seed=0)
+    learn(env, NeuronPolicy(6, 3), PPOConfig(masks=200, iterations=3, experience=True), seed=0)
     told, known = env.graph.x.clone(), env.archive.experience(env.groups)
     rehearse(env, NeuronPolicy(6, 3), LEARNER, searches=4, seed=1)
     assert torch.equal(env.graph.x, told) and torch.equal(env.archive.experience(env.groups), known)

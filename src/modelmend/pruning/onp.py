@@ -354,6 +354,8 @@ def search_round(
         }
     ]
     learner = config.ppo
+    if config.pretrained or config.policy_dir is not None:
+        learner = learner.model_copy(update={"experience": True})  # it learned with it
     if number:
         less = {name: round(config.later * getattr(learner, name)) for name in ("masks", "iterations", "patience")}
         learner = learner.model_copy(update=less)

@@ -63,8 +63,9 @@ class PPOConfig(Record):
     undone: float = 0.3
     """... with at least one of its cuts, and this share of the others, put back. Only what the agent found from the
     uncut network is imitated."""
-    experience: bool = True
-    """Before every iteration the agent is told what the search has found out about each group; False: never."""
+    experience: bool = False
+    """Before every iteration the agent is told what the search has found out about each group. Always so for a policy
+    that learned on other networks; for one from scratch it is quicker and, to the end, no better."""
     gradient_norm: float = 0.5
     """Gradients are scaled down to this norm."""
     target_kl: float = 0.05

@@ -27,7 +27,7 @@ from modelmend.pruning.ppo import PPOConfig, Trajectory, search, update
 
 SHIPPED = files("modelmend.pruning") / "weights"
 WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
-LEARNER = PPOConfig(imitation=0.5, returns=0.0)
+LEARNER = PPOConfig(imitation=0.5, returns=0.0, experience=True)
 """The learner's settings when a policy learns on many networks: it imitates its best searches more, and all its searches
 begin at the uncut network, since that is what it has to know of a network that it has never seen."""
 EPISODE = 6
