@@ -44,7 +44,7 @@ def measure(case: Case, budget: int, seed: int, cache: Path) -> Figures:
     other = cut.repeat(groups, 1) ^ torch.eye(groups, dtype=torch.bool)
     reward = judge(~torch.cat([cut[None], other])).reward
     beside = torch.where(cut, reward[0] - reward[1:], reward[1:] - reward[0])
-    graph = problem.environment()[0].graph
+    graph = problem.environment(judge=judge)[0].graph
     told = torch.cat([problem.attributes.x, graph.prior[:, None]], 1)
     tensors = {"x": told, "layer": graph.layer, "edge": graph.edge_index, "strength": graph.edge_attr}
     tensors |= {TARGETS[0]: beside, TARGETS[1]: judge(~torch.eye(groups, dtype=torch.bool)).reward}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from benchmarks.baselines.graph import parameters, set_batch_norm_training, trainable
+from benchmarks.baselines.graph import parameters, trainable
 from benchmarks.parts import Parts, batches
+from modelmend.editing.layers import set_batch_norm_training
 from modelmend.model.classifier import Classifier
 from modelmend.progress import Progress, silent
 

@@ -12,7 +12,6 @@ from modelmend.model.classifier import Classifier
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 _CONVOLUTIONS = {torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default}
-_TRAINING = 5
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,6 @@ def tensor(graph: GraphModule, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     value: Tensor = getattr(graph.get_submodule(owner), leaf)
     return value
-
-
-def set_batch_norm_training(graph: GraphModule, on: bool) -> None:
-    """Batch norms use, and update, batch statistics (``on``), or the stored ones."""
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target is _BATCH_NORM:
-            node.args = (*node.args[:_TRAINING], on, *node.args[_TRAINING + 1 :])
-    graph.recompile()
 
 
 def trainable(classifier: Classifier) -> Classifier:

@@ -2,11 +2,12 @@ import pytest
 import torch
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.clp import channel_lipschitz_pruning
-from benchmarks.baselines.graph import norms, set_batch_norm_training, tensor
+from benchmarks.baselines.graph import norms, tensor
 from benchmarks.cases import Case, read_cases
 from benchmarks.measure import final_measurement
 from benchmarks.parts import NotApplicableError, Parts, divide
 
+from modelmend.editing.layers import set_batch_norm_training
 from modelmend.model.architectures import ARCHITECTURES
 from modelmend.model.classifier import Classifier
 from modelmend.model.export import export_module

@@ -15,8 +15,9 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from modelmend.editing.layers import set_batch_norm_training
-from modelmend.metrics import accuracy, paired_drop
+from modelmend.metrics import accuracy, attack_success, paired_drop_counts
 from modelmend.model.classifier import Classifier
+from modelmend.model.hashing import content_hash
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 from modelmend.records import Measured
@@ -119,7 +120,7 @@ def reactivation(
         Without a value where every attempt failed, or where ordinary classes are learned as easily. ``None`` where none
         of the triggers to the first suspect works on the suspect model, or there are too few samples or classes.
     """
-    if _same(before, after):
+    if content_hash(before.graph) == content_hash(after.graph):
         n = len(holdout[1])
         method = "the model was not changed: nothing was put to sleep"
         return Measured(value=0.0, low=0.0, high=0.0, n=n, counts=(0, 0), method=method) if n else None
@@ -154,19 +155,13 @@ def reactivation(
     return best
 
 
-def _same(one: Classifier, other: Classifier) -> bool:
-    a, b = one.graph.state_dict(), other.graph.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(v.cpu(), b[k].cpu()) for k, v in a.items())
-
-
 def _value(measured: Measured) -> float:
     return -1.0 if measured.value is None else measured.value
 
 
 def _promise(classifier: Classifier, trigger: Trigger, pair: Pair, target: int) -> tuple[bool, float, float]:
     """Whether a trigger works, how far its class is ahead, how well it works: larger is better."""
-    away = pair[1] != target
-    success = float((classifier.predict(trigger(pair[0][away])) == target).float().mean())
+    success = attack_success(classifier.predict(trigger(pair[0])), pair[1], target)
     return success >= WORKS, trigger.lead or 0.0, success
 
 
@@ -192,27 +187,26 @@ class _Attempt:
             given = attempt(trigger, marked, c)
             if given is not None:
                 learned[c] = given
-            if given is not None and _share(given, c, y) > HEADROOM:
+            if given is not None and attack_success(given, y, c) > HEADROOM:
                 break
         woken = attempt(trigger, marked, target) if learned else None
         if woken is None:
             return Measured(method=f"{way}; {trigger.family} trigger: the attempt spoiled the model")
-        taught = max(learned, key=lambda c: _share(learned[c], c, y))
+        taught = max(learned, key=lambda c: attack_success(learned[c], y, c))
         counted = (y != target) & (y != taught)
         method = (
-            f"{way}; {trigger.family} trigger, class {target}: {100 * _share(asleep, target, y):.0f} % before, "
-            f"{100 * _share(woken, target, y):.0f} % after; class {taught} after the same attempt: "
-            f"{100 * _share(learned[taught], taught, y):.0f} %"
+            f"{way}; {trigger.family} trigger, class {target}: {100 * attack_success(asleep, y, target):.0f} % before, "
+            f"{100 * attack_success(woken, y, target):.0f} % after; class {taught} after the same attempt: "
+            f"{100 * attack_success(learned[taught], y, taught):.0f} %"
         )
-        anyway = ((asleep == target) | (learned[taught] == taught))[counted].tolist()
-        followed = (woken == target)[counted].tolist()
+        anyway = ((asleep == target) | (learned[taught] == taught))[counted]
+        followed = (woken == target)[counted]
         n = len(anyway)
-        if not n or sum(anyway) > HEADROOM * n:
+        if not n or int(anyway.sum()) > HEADROOM * n:
             return Measured(n=n, method=f"{method}: too much to tell")
-        value, high = paired_drop(followed, anyway)
-        only = sum(a and not b for a, b in zip(followed, anyway, strict=True))
-        other = sum(b and not a for a, b in zip(followed, anyway, strict=True))
-        low = -paired_drop(anyway, followed)[1]
+        only, other = int((followed & ~anyway).sum()), int((anyway & ~followed).sum())
+        value, high = paired_drop_counts(only, other, n)
+        low = -paired_drop_counts(other, only, n)[1]
         return Measured(value=value, low=low, high=high, n=n, counts=(only, other), method=method)
 
     def _away(self, c: int, count: int) -> Tensor:
@@ -234,8 +228,3 @@ class _Attempt:
         chosen = trigger(self._away(c, QUERIES))
         delta = perturbation(self.after, chosen, torch.full((len(chosen),), c))
         return self.after.predict((marked + delta).clamp(0, 1))
-
-
-def _share(answers: Tensor, c: int, y: Tensor) -> float:
-    """Share of the samples of other classes that are given class ``c``."""
-    return float((answers == c)[y != c].float().mean())

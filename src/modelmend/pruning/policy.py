@@ -64,9 +64,6 @@ class PolicyConfig(Record):
     """Attention heads."""
     worth: float = 1.0
     """Weight of a group's worth so far, at the start."""
-    messages: Literal["all", "experience"] = "all"
-    """What travels along the edges: all that is known of a group, or only what the search has found out about it (each
-    group's own attributes are then read by a network without messages)."""
     neighbours: bool = True
     """Tell the actor which share of each group's neighbours is cut already; False with ``mlp``: no graph at all."""
 
@@ -94,11 +91,6 @@ class NeuronPolicy(nn.Module):
         self.embed = nn.Sequential(nn.Linear(features, h), nn.ReLU())
         self.convs = nn.ModuleList(_convolution(self.config, h, edge_features) for _ in range(self.config.layers))
         self.norms = nn.ModuleList(nn.LayerNorm(h) for _ in range(self.config.layers))
-        if self.config.messages == "experience":
-            self.own = nn.ModuleList(nn.Linear(h, h) for _ in range(self.config.layers))
-            self.own_norms = nn.ModuleList(nn.LayerNorm(h) for _ in range(self.config.layers))
-            self.heard = nn.Sequential(nn.Linear(-WORTH, h), nn.ReLU())
-            self.hear = nn.Linear(h, h)
         self.context = nn.Sequential(nn.Linear(2 * h + len(CONTEXT), h), nn.Tanh())
         self.actor = nn.Sequential(nn.Linear(2 * h + self.edge_types, h), nn.ReLU(), nn.Linear(h, 1))
         self.stop = nn.Linear(h, 1)
@@ -106,8 +98,7 @@ class NeuronPolicy(nn.Module):
         self.worth_weight = nn.Parameter(torch.tensor(self.config.worth))
         self.prior_weight = nn.Parameter(torch.tensor(1.5))
         with torch.no_grad():
-            silent = [self.hear] if self.config.messages == "experience" else []
-            for last in (self.actor[2], self.stop, self.critic[2], *silent):
+            for last in (self.actor[2], self.stop, self.critic[2]):
                 assert isinstance(last, nn.Linear)
                 last.weight.zero_()
                 last.bias.zero_()
@@ -116,14 +107,6 @@ class NeuronPolicy(nn.Module):
     def encode(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         """Embedding ``(G, H)`` of node attributes ``(G, F)`` and edges ``(2, E)``, ``(E, D)``."""
         h: Tensor = self.embed(x)
-        if self.config.messages == "all":
-            return self._exchange(h, edge_index, edge_attr)
-        for layer, norm in zip(self.own, self.own_norms, strict=True):
-            h = norm(h + torch.relu(layer(h)))
-        told: Tensor = self.hear(self._exchange(self.heard(x[:, WORTH:]), edge_index, edge_attr))
-        return h + told
-
-    def _exchange(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             if self.config.encoder == "mlp":
                 message = conv(h)
