@@ -203,7 +203,7 @@ class _Attempt:
         followed = (woken == target)[counted]
         n = len(anyway)
         if not n or int(anyway.sum()) > HEADROOM * n:
-            return Measured(n=n, method=f"{method}: too much to tell")
+            return Measured(n=n, method=f"{method}; so many follow anyway that it tells nothing")
         only, other = int((followed & ~anyway).sum()), int((anyway & ~followed).sum())
         value, high = paired_drop_counts(only, other, n)
         low = -paired_drop_counts(other, only, n)[1]
