@@ -104,6 +104,7 @@ def full() -> list[Plan]:
         ]
     for index, attack in enumerate(CORE):
         plans.append(plan("full", "gtsrb", "resnet8", attack, rate=0.01, seed=40 + index))
+        plans.append(plan("full", "fashion_mnist", "resnet8", attack, rate=0.01, seed=240 + index))
     for number, arch in enumerate(("resnet8", "vgg_small", "mobilenet_small")):
         plans += [plan("full", "fashion_mnist", arch, a, seed=200 + 10 * number + i) for i, a in enumerate(CORE)]
         plans.append(plan("full", "fashion_mnist", arch, None, seed=209 + 10 * number))
