@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modelmend.editing.quality import Quality, SelectSplit, strongest
+from modelmend.editing.quality import Kept, Quality, SelectSplit, strongest
 from modelmend.editing.tuning import _draw_triggered
 from modelmend.errors import InputError
 from modelmend.probe.trigger import Trigger
@@ -126,3 +126,34 @@ def test_what_candidates_are_judged_by_is_logged(infected: Case) -> None:
     assert told["chance"] == 0.75
     assert [row["family"] for row in told["triggers"]] == [t.family for t in infected.triggers[:2]]
     assert sum(row["weight"] for row in told["triggers"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_class_that_is_given_up_costs_more_than_the_same_loss_spread_out() -> None:
+    classes = tuple(Kept(accuracy=0.9, belief=0.9, changed=0.0, samples=60) for _ in range(10))
+    start = replace(START, classes=classes)
+    gone = replace(start, accuracy=0.67, belief=0.71, changed=0.1)
+    spread = replace(gone, classes=tuple(replace(k, accuracy=0.87, belief=0.87, changed=0.03) for k in classes))
+    lost = replace(classes[0], accuracy=0.6, belief=0.6, changed=0.3)
+    one = replace(gone, classes=(lost, *classes[1:]))
+    assert one.class_drop(start) > 0.15 > 0.05 > spread.class_drop(start)
+    assert one.cost(start) > spread.cost(start) + 0.3
+    assert spread.cost(start) == pytest.approx(gone.harm + 3 * gone.drop(start) + 10 * max(0, gone.drop(start) - 0.01))
+
+
+def test_few_samples_of_a_class_say_little() -> None:
+    full = Kept(accuracy=1.0, belief=0.9, changed=0.0, samples=60)
+    lost = replace(full, accuracy=0.5, belief=0.5, changed=0.5)
+    many, few = ([replace(k, samples=n) for k in (full, lost)] for n in (60, 2))
+    drops = [replace(START, classes=(b,)).class_drop(replace(START, classes=(a,))) for a, b in (many, few)]
+    assert drops[0] > 0.2 > 0.1 > drops[1]
+
+
+def test_each_class_is_counted_on_both_splits(infected: Case) -> None:
+    split = SelectSplit(infected.select, infected.triggers, reference=infected.classifier, repair=infected.fit)
+    own = split.measure(infected.classifier)
+    assert own == split.measure(infected.classifier.clone())
+    assert own.samples == len(infected.select[1])
+    assert sum(k.samples for k in own.classes) == len(infected.select[1]) + len(infected.fit[1])
+    assert len(own.success) == len(infected.triggers)
+    alone = SelectSplit(infected.select, infected.triggers, reference=infected.classifier).measure(infected.classifier)
+    assert replace(own, classes=()) == replace(alone, classes=())

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor
 from modelmend.editing.batchnorm import reestimate
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
 from modelmend.editing.layers import partway, put_back, snapshot, weight_layers
-from modelmend.editing.quality import Pair, Quality, SelectSplit, strongest, triggered
+from modelmend.editing.quality import Kept, Pair, Quality, SelectSplit, strongest, triggered
 from modelmend.editing.response import responses
 from modelmend.editing.scale import Form, scale_layers
 from modelmend.editing.tuning import TuneConfig, tune
@@ -30,6 +30,7 @@ SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""
 LIKELY = 0.5
 """Probability of a backdoor from which its triggers are unlearned."""
+AnyKept = TypeVar("AnyKept", bound=Kept)
 Reprobe = Callable[[Classifier, int], Sequence[Trigger]]
 """Finds fresh candidate triggers on an edited model; takes a seed."""
 
@@ -99,7 +100,8 @@ def edit(
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
-    split = SelectSplit(select_pair, triggers, config.batch_size, reference=teacher, chance=chance)
+    judging: dict[str, Any] = {"reference": teacher, "chance": chance, "repair": repair_split}
+    split = SelectSplit(select_pair, triggers, config.batch_size, **judging)
     before = starting_point(classifier, teacher, split)
     log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
     log["judged_by"] = split.log()
@@ -122,7 +124,7 @@ def edit(
                 break
             fresh = list(reprobe(result, seed + turn))
             known = known + fresh
-            split = SelectSplit(select_pair, known, config.batch_size, reference=teacher, chance=chance)
+            split = SelectSplit(select_pair, known, config.batch_size, **judging)
             before, final = starting_point(classifier, teacher, split), split.measure(result)
             log |= {"before": before.log(), "judged_by": split.log()}
             if not fresh or final.worst <= config.enough:
@@ -172,6 +174,11 @@ def join(fit: Any, reward: Any) -> Pair:
 def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSplit) -> Quality:
     """What a change starts from; its accuracy is at least the teacher's, so that no stage has a budget of its own."""
     start, own = split.measure(classifier), split.measure(teacher)
+    classes = tuple(_higher(a, b) for a, b in zip(start.classes, own.classes, strict=True))
+    return replace(_higher(start, own), classes=classes)
+
+
+def _higher(start: AnyKept, own: Kept) -> AnyKept:
     return replace(start, accuracy=max(start.accuracy, own.accuracy), belief=max(start.belief, own.belief))
 
 

@@ -69,7 +69,7 @@ def fine_tune(
     samples = join(fit, reward)
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
-    split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher, chance=chance)
+    split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher, chance=chance, repair=samples)
     before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(

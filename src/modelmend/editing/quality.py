@@ -23,6 +23,11 @@ Pair = tuple[Tensor, Tensor]
 
 BUDGET = 0.01
 _STEEP = 10.0
+CLASS_BUDGET = 0.05
+"""Accuracy that one class may lose before it is priced apart."""
+_CLASS_STEEP = 4.0
+_FEW = 5
+"""A class of so many samples is believed half."""
 _BELIEF = 0.5
 """Points of accuracy that a point of belief is taken for: where both were measured, belief fell about twice as fast."""
 _OTHERWISE = 0.1
@@ -30,31 +35,59 @@ _OTHERWISE = 0.1
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Figures of one candidate on the select split.
+class Kept:
+    """What is left of the clean behaviour, on some clean samples.
 
     Attributes:
-        accuracy: Clean top-1 accuracy, 0..1.
-        belief: Mean over clean samples of what the reference thinks of the answer, half by its top-1, half by all
+        accuracy: Top-1 accuracy, 0..1.
+        belief: Mean over the samples of what the reference thinks of the answer, half by its top-1, half by all
             its probabilities, 0..1.
-        changed: Share of clean samples that are answered otherwise than by the reference, 0..1.
-        samples: Number of clean samples.
-        loss: Mean clean cross-entropy.
-        success: Success rate of each probe trigger, 0..1.
-        robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
-        weights: How much each trigger counts, summing to one.
-        chance: Probability that there is a backdoor at all, 0..1.
+        changed: Share of the samples that are answered otherwise than by the reference, 0..1.
+        samples: Number of samples.
     """
 
     accuracy: float
     belief: float
     changed: float
     samples: int
+
+    def drop(self, before: Kept) -> float:
+        """Loss of accuracy against ``before``, at least 0: an estimate that few labels do not decide (ours).
+
+        By the labels it is unbiased, with variance ``changed / samples``: of two hundred samples with every seventh answered
+        otherwise, a standard error of 2.7 points, more than all that may be lost, and a choice among many candidates
+        picks the lucky one. By half of the fall in belief it is nearly free of chance, but only about right; its error is
+        taken as half of it, or a tenth of ``changed``, whichever is larger. The two are weighed by their errors, so that
+        many samples let the labels decide. Without a finite belief the labels decide alone.
+        """
+        by_label, by_belief = before.accuracy - self.accuracy, max(0.0, _BELIEF * (before.belief - self.belief))
+        if not math.isfinite(before.belief - self.belief):
+            return max(0.0, by_label)
+        bias = max(by_belief / 2, _OTHERWISE * self.changed) ** 2
+        variance = self.changed / max(1, self.samples)
+        weight = bias / (bias + variance) if bias + variance > 0 else 1.0
+        return max(0.0, weight * by_label + (1 - weight) * by_belief)
+
+
+@dataclass(frozen=True)
+class Quality(Kept):
+    """Figures of one candidate on the select split: of all clean samples, of each class, and of the triggers.
+
+    Attributes:
+        loss: Mean clean cross-entropy.
+        success: Success rate of each probe trigger, 0..1.
+        robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
+        weights: How much each trigger counts, summing to one.
+        chance: Probability that there is a backdoor at all, 0..1.
+        classes: The clean samples of each class apart.
+    """
+
     loss: float
     success: tuple[float, ...]
     robust: float
     weights: tuple[float, ...]
     chance: float = 1.0
+    classes: tuple[Kept, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -74,31 +107,21 @@ class Quality:
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``chance * (mean success + (1 - robust) / 4) + 3 * drop + 10 * max(0, drop - 1 point)``, with ``drop`` the loss of
-        clean accuracy against ``before`` as ``drop`` has it. What a trigger does harms only if there is a backdoor; what
-        accuracy is lost is lost for certain. The mean and not the worst, and by weight: among the triggers there
-        often is one that no honest classifier of this size withstands, of a family in which the class does not stand
-        out, and accuracy must not be paid for it.
+        ``chance * (mean success + (1 - robust) / 4) + 3 drop + 10 max(0, drop - 1 point) + 4 max(0, class drop - 5 points)``,
+        with ``drop`` the loss of clean accuracy against ``before`` and ``class drop`` that of the class that lost most.
+        What a trigger does harms only if there is a backdoor; what accuracy is lost is lost for certain. The mean and not
+        the worst, and by weight: among the triggers there often is one that no honest classifier of this size withstands,
+        of a family in which the class does not stand out, and accuracy must not be paid for it. The class apart, because
+        the surest way to silence every trigger is to forget its class, and that is a small part of the whole.
         """
         drop = self.drop(before)
-        return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET)
+        apart = _CLASS_STEEP * max(0.0, self.class_drop(before) - CLASS_BUDGET)
+        return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET) + apart
 
-    def drop(self, before: Quality) -> float:
-        """Loss of clean accuracy against ``before``, at least 0: an estimate that few labels do not decide (ours).
-
-        By the labels it is unbiased, with variance ``changed / samples``: of two hundred samples with every seventh answered
-        otherwise, a standard error of 2.7 points, more than all that may be lost, and a choice among many candidates
-        picks the lucky one. By half of the fall in belief it is nearly free of chance, but only about right; its error is
-        taken as half of it, or a tenth of ``changed``, whichever is larger. The two are weighed by their errors, so that
-        many samples let the labels decide. Without a finite belief the labels decide alone.
-        """
-        by_label, by_belief = before.accuracy - self.accuracy, max(0.0, _BELIEF * (before.belief - self.belief))
-        if not math.isfinite(before.belief - self.belief):
-            return max(0.0, by_label)
-        bias = max(by_belief / 2, _OTHERWISE * self.changed) ** 2
-        variance = self.changed / max(1, self.samples)
-        weight = bias / (bias + variance) if bias + variance > 0 else 1.0
-        return max(0.0, weight * by_label + (1 - weight) * by_belief)
+    def class_drop(self, before: Quality) -> float:
+        """Largest loss of a class, ``drop`` of its ``n`` samples times ``n / (n + 5)``: few samples say little."""
+        pairs = zip(self.classes, before.classes, strict=True)
+        return max((now.drop(was) * now.samples / (now.samples + _FEW) for now, was in pairs), default=0.0)
 
     def log(self) -> dict[str, Any]:
         """JSON-ready figures; ``mean_success`` and ``robust`` are by ``weights``, which stand in ``SelectSplit.log``."""
@@ -124,6 +147,8 @@ class SelectSplit:
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
         chance: Probability that there is a backdoor.
+        repair: Samples of the repair split. They count for the loss of each class, of which the select split has few:
+            what was trained on them shows less of it than there is, but a class that is given up shows everywhere.
 
     Raises:
         InputError: ``chance`` is no probability.
@@ -137,18 +162,21 @@ class SelectSplit:
         *,
         reference: Classifier | None = None,
         chance: float = 1.0,
+        repair: Pair | None = None,
     ) -> None:
         if not 0 <= chance <= 1:  # NaN, too
             raise InputError("this is no probability of a backdoor", field="chance", fix="give a number from 0 to 1")
         self.chance, self.triggers = chance, tuple(triggers)
         x, self.y = select[0], select[1].cpu()
+        clean = x if repair is None else torch.cat([x, repair[0]])
+        self._labels = self.y if repair is None else torch.cat([self.y, repair[1].cpu()])
         self._belief: Tensor | None = None
         if reference is not None:
-            self._belief = _logits(reference, x, batch_size).softmax(1)
+            self._belief = _logits(reference, clean, batch_size).softmax(1)
         self._targets = [trigger.target for trigger in triggers]
         self.weights = tuple((weight + 1 / len(triggers)) / 2 for weight in trigger_weights(triggers, x))
         """Half by the lead, half the same for all: what is found on a half-repaired model may be in a family that had none."""
-        self._x = torch.cat([x, *(triggered(trigger, x) for trigger in triggers)])
+        self._x = torch.cat([clean, *(triggered(trigger, x) for trigger in triggers)])
         self._batch_size = batch_size
 
     def log(self) -> dict[str, Any]:
@@ -167,8 +195,8 @@ class SelectSplit:
         return lambda candidate: self._judge(tail.logits(candidate))
 
     def _judge(self, logits: Tensor) -> Quality:
-        n = len(self.y)
-        clean, rest = logits[:n], logits[n:].argmax(1).reshape(len(self._targets), n)
+        n, seen = len(self.y), len(self._labels)
+        clean, rest = logits[:seen], logits[seen:].argmax(1).reshape(len(self._targets), n)
         success, robust = [], []
         for predicted, target in zip(rest, self._targets, strict=True):
             if target is None:
@@ -176,19 +204,31 @@ class SelectSplit:
             else:
                 success.append(attack_success(predicted, self.y, target))
             robust.append(robust_accuracy(predicted, self.y))
-        believed = functional.one_hot(self.y, clean.shape[1]).float() if self._belief is None else self._belief
-        top = believed.gather(1, clean.argmax(1, keepdim=True)).mean()
-        spread = (clean.float().softmax(1) * believed).sum(1).mean()
+        everyone = torch.arange(seen)
         return Quality(
-            accuracy=accuracy(clean.argmax(1), self.y),
-            belief=float(top + spread) / 2,
-            changed=1 - accuracy(clean.argmax(1), believed.argmax(1)),
-            samples=n,
-            loss=float(functional.cross_entropy(clean, self.y)) if n else 0.0,
+            **vars(self._kept(clean, everyone[:n])),
+            loss=float(functional.cross_entropy(clean[:n], self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
             robust=_weighted(robust, self.weights) if robust else 1.0,
             weights=self.weights,
             chance=self.chance,
+            classes=tuple(self._kept(clean, everyone[self._labels == k]) for k in range(clean.shape[1])),
+        )
+
+    def _kept(self, logits: Tensor, rows: Tensor) -> Kept:
+        """Figures of these clean samples; nothing is lost where there are none."""
+        if not len(rows):
+            return Kept(accuracy=1.0, belief=1.0, changed=0.0, samples=0)
+        logits, y = logits[rows], self._labels[rows]
+        believed = functional.one_hot(y, logits.shape[1]).float() if self._belief is None else self._belief[rows]
+        answers = logits.argmax(1)
+        top = believed.gather(1, answers[:, None]).mean()
+        spread = (logits.float().softmax(1) * believed).sum(1).mean()
+        return Kept(
+            accuracy=accuracy(answers, y),
+            belief=float(top + spread) / 2,
+            changed=1 - accuracy(answers, believed.argmax(1)),
+            samples=len(y),
         )
 
 
