@@ -38,6 +38,7 @@ def repair(
     members_uri: str = "",
     nonmembers_uri: str = "",
     measure_samples_uri: str = "",
+    known_trigger_uri: str = "",
     probe_mode: str = "full",
     configuration: str = "",
     seed: int = 0,
@@ -59,6 +60,7 @@ def repair(
         members_uri: Samples the suspect was trained on, for the privacy audit.
         nonmembers_uri: Samples of the same kind it was not trained on.
         measure_samples_uri: More clean samples that only the final measurement reads.
+        known_trigger_uri: File of a trigger that you know; only the final measurement reads it.
         probe_mode: `full` or `screen`.
         configuration: Free text that becomes part of the registration key.
         seed: Seed of every random draw.
@@ -105,6 +107,7 @@ def repair(
                     evidence=evidence,
                     pruned=cut.outputs["pruned"],
                     edited=edited,
+                    known_trigger_uri=known_trigger_uri,
                     looks=looks,
                     seed=seed,
                 )

@@ -13,6 +13,7 @@ def measure_repair(
     pruned: dsl.Input[dsl.Model],
     edited: dsl.Input[dsl.Model],
     scorecard: dsl.Output[dsl.Artifact],
+    known_trigger_uri: str = "",
     looks: int = 1,
     seed: int = 0,
 ):
@@ -25,6 +26,7 @@ def measure_repair(
         pruned: Pruned clone, for the list of cuts.
         edited: The model that is judged.
         scorecard: Every figure with its interval.
+        known_trigger_uri: File of a trigger that you know: tensors `target` and `mask` with `pattern`, `delta` or `flow`.
         looks: How often the gate split has been read for this suspect, this time included.
         seed: Seed of the fresh inversions.
     """
@@ -38,6 +40,7 @@ def measure_repair(
             pruned.path,
             edited.path,
             scorecard.path,
+            known_trigger_uri=known_trigger_uri,
             looks=looks,
             seed=seed,
         )

@@ -89,6 +89,7 @@ def repair(
     members: str | Path | None = None,
     nonmembers: str | Path | None = None,
     measure_samples: str | Path | None = None,
+    known_trigger: str | Path | None = None,
     probe_mode: str = "full",
     pruning_policy: str | Path | None = None,
     progress: Progress | None = None,
@@ -113,6 +114,7 @@ def repair(
         members: Samples that the suspect was trained on.
         nonmembers: Samples of the same kind that it was not trained on.
         measure_samples: More clean samples that only the final measurement reads.
+        known_trigger: File of a trigger that you know; only the final measurement reads it.
         probe_mode: ``full`` or ``screen``.
         pruning_policy: Folder that ``modelmend policy train`` wrote; without it the search starts untrained.
         progress: Called often with ``(message, done, total)``.
@@ -154,6 +156,7 @@ def repair(
             members_uri=str(members or ""),
             nonmembers_uri=str(nonmembers or ""),
             measure_samples_uri=str(measure_samples or ""),
+            known_trigger_uri=str(known_trigger or ""),
             probe_mode=probe_mode,
             pruning_policy=str(pruning_policy or ""),
             seed=seed,

@@ -125,6 +125,7 @@ def _judge(request: RepairRequest, run: RunDirectory, suffix: str, *, looks: int
         at["pruned"],
         new["edited"],
         new["scorecard"],
+        known_trigger_uri=request.known_trigger_uri,
         looks=looks,
         seed=request.seed,
     )

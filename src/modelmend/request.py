@@ -31,6 +31,7 @@ class RepairRequest(Record):
     members_uri: str = ""
     nonmembers_uri: str = ""
     measure_samples_uri: str = ""
+    known_trigger_uri: str = ""
     probe_mode: str = "full"
     pruning_policy: str = ""
     """Folder of a policy of one's own (``modelmend policy train``); in-process only, the pipeline has none."""
@@ -44,7 +45,9 @@ class RepairRequest(Record):
             include={"arch", "input_shape", "mean", "std", "input_range", "kind", "probe_mode"},
         )
         audited = {"members": bool(self.members_uri), "nonmembers": bool(self.nonmembers_uri)}
-        own = {"pruning_policy": _weights_hash(Path(self.pruning_policy))} if self.pruning_policy else {}
+        own: dict[str, Any] = {"known_trigger": True} if self.known_trigger_uri else {}
+        if self.pruning_policy:
+            own["pruning_policy"] = _weights_hash(Path(self.pruning_policy))
         return sha256_json({**shaping, **audited, **own})
 
     def arguments(self) -> dict[str, Any]:
@@ -78,7 +81,14 @@ def check_request(request: RepairRequest) -> None:
     """
     from modelmend.gate.policy import load_policy
 
-    for field in ("model_uri", "samples_uri", "members_uri", "nonmembers_uri", "measure_samples_uri"):
+    for field in (
+        "model_uri",
+        "samples_uri",
+        "members_uri",
+        "nonmembers_uri",
+        "measure_samples_uri",
+        "known_trigger_uri",
+    ):
         value = getattr(request, field)
         if value and "://" not in value and not value.startswith(("models:/", "runs:/")) and not Path(value).exists():
             raise InputError(

@@ -131,4 +131,4 @@ def test_a_repair_step_that_goes_too_far_is_gone_part_of_the_way(infected: Case)
     assert {row["epoch"] for row in rows if "share" in row} == {harm.index(min(harm))}
     assert quality == split.measure(result)
     assert quality.cost(before) <= before.cost(before)
-    assert quality.log() in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]
+    assert quality.log(before) in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from modelmend.editing.edit import starting_point
+from modelmend.editing.layers import tensors, weight_layers
 from modelmend.editing.quality import Kept, Quality, SelectSplit, strongest
 from modelmend.editing.tuning import _draw_triggered
 from modelmend.errors import InputError
+from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
 
 from .conftest import Case
@@ -157,3 +160,48 @@ def test_each_class_is_counted_on_both_splits(infected: Case) -> None:
     assert len(own.success) == len(infected.triggers)
     alone = SelectSplit(infected.select, infected.triggers, reference=infected.classifier).measure(infected.classifier)
     assert replace(own, classes=()) == replace(alone, classes=())
+
+
+def forgetting(classifier: Classifier, lost: int) -> Classifier:
+    """The model with one class that it never answers."""
+    result = classifier.clone().frozen()
+    last = weight_layers(result.graph)[-1]
+    bias = tensors(result.graph)[last.bias or ""]
+    with torch.no_grad():
+        bias[lost] -= 100
+    return result
+
+
+def test_a_forgotten_class_is_seen_and_named_in_the_log(infected: Case) -> None:
+    split = SelectSplit(infected.select, [], reference=infected.classifier, repair=infected.fit)
+    before = split.measure(infected.classifier)
+    layer = weight_layers(infected.classifier.graph)[-1]
+    for lost in (0, 7):
+        forgetful = forgetting(infected.classifier, lost)
+        found = split.measure(forgetful)
+        assert split.measurer(infected.classifier, layer.node)(forgetful) == found
+        gone = [now.drop(was) for now, was in zip(found.classes, before.classes, strict=True)]
+        assert {i % 10 for i in sorted(range(20), key=lambda i: -gone[i])[:2]} == {lost}
+        told = found.log(before)
+        assert told["class_drop"] > 0.3
+        assert told["cost"] > 4 * (told["class_drop"] - 0.05)
+
+
+def test_a_class_without_samples_is_not_priced(infected: Case) -> None:
+    x, y = infected.select
+    split = SelectSplit((x[y != 3], y[y != 3]), [], reference=infected.classifier)
+    before = split.measure(infected.classifier)
+    assert before.classes[3].samples == 0
+    found = split.measure(forgetting(infected.classifier, 3))
+    assert found.classes[3].drop(before.classes[3]) == 0
+    assert found.class_drop(before) < 0.05
+
+
+def test_the_model_as_it_is_pays_for_the_class_that_it_has_lost(infected: Case) -> None:
+    split = SelectSplit(infected.select, infected.triggers, reference=infected.classifier, repair=infected.fit)
+    as_is, before = starting_point(forgetting(infected.classifier, 7), infected.classifier, split)
+    assert as_is.class_drop(before) > 0.3
+    assert as_is.cost(before) > before.cost(before) + 1
+    own, same = starting_point(infected.classifier, infected.classifier, split)
+    assert own == same
+    assert own.drop(same) == own.class_drop(same) == 0

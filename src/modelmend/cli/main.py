@@ -120,6 +120,10 @@ def repair(
     measure_samples: Annotated[
         str, typer.Option(help="More clean samples that only the final measurement reads.")
     ] = "",
+    known_trigger: Annotated[
+        str,
+        typer.Option(help="npz or safetensors file of a trigger that you know; only the final measurement reads it."),
+    ] = "",
     arch: Annotated[
         str, typer.Option(help="Architecture of a state dict: built-in name or package.module:callable that you trust.")
     ] = "",
@@ -161,6 +165,7 @@ def repair(
         "members_uri": members,
         "nonmembers_uri": nonmembers,
         "measure_samples_uri": measure_samples,
+        "known_trigger_uri": known_trigger,
         "arch": arch,
         "input_shape": input_shape,
         "mean": mean,

@@ -26,6 +26,7 @@ CONFIG_NAMES = {
     "members": "members_uri",
     "nonmembers": "nonmembers_uri",
     "measure_samples": "measure_samples_uri",
+    "known_trigger": "known_trigger_uri",
     "probe": "probe_mode",
 }
 NUMBER_LISTS = ("input_shape", "mean", "std", "input_range")
@@ -36,6 +37,7 @@ PATHS = (
     "members_uri",
     "nonmembers_uri",
     "measure_samples_uri",
+    "known_trigger_uri",
     "pruning_policy",
 )
 """Options that may be paths of this machine; a run directory keeps them whole."""

@@ -102,18 +102,18 @@ def edit(
     teacher = reference or classifier
     judging: dict[str, Any] = {"reference": teacher, "chance": chance, "repair": repair_split}
     split = SelectSplit(select_pair, triggers, config.batch_size, **judging)
-    before = starting_point(classifier, teacher, split)
-    log: dict[str, Any] = {"method": "activation-guided edit", "before": before.log(), "batch_norm": "frozen"}
+    as_is, before = starting_point(classifier, teacher, split)
+    log: dict[str, Any] = {"method": "activation-guided edit", "before": as_is.log(before), "batch_norm": "frozen"}
     log["judged_by"] = split.log()
     result = classifier.clone().frozen()
     if chance < LIKELY or before.worst <= config.enough:
-        log |= {"edited": False, "reason": _unneeded(before, config, chance), "after": before.log()}
+        log |= {"edited": False, "reason": _unneeded(before, config, chance), "after": as_is.log(before)}
         return _finish(classifier, result, log, started, spent)
 
     result, scaled, found = _choose_scaling(
-        classifier, repair_split[0], triggers, split, before=before, config=config, progress=progress
+        classifier, repair_split[0], triggers, split, as_is=as_is, before=before, config=config, progress=progress
     )
-    log |= found | {"scaled": scaled.log()}
+    log |= found | {"scaled": scaled.log(before)}
     final, rounds = scaled, []
     starts = {"scaled": result} if found["choice"] else {}
     starts["untouched"] = classifier.clone().frozen()
@@ -125,8 +125,8 @@ def edit(
             fresh = list(reprobe(result, seed + turn))
             known = known + fresh
             split = SelectSplit(select_pair, known, config.batch_size, **judging)
-            before, final = starting_point(classifier, teacher, split), split.measure(result)
-            log |= {"before": before.log(), "judged_by": split.log()}
+            (as_is, before), final = starting_point(classifier, teacher, split), split.measure(result)
+            log |= {"before": as_is.log(before), "judged_by": split.log()}
             if not fresh or final.worst <= config.enough:
                 break
             starts = {"round 1": result}
@@ -148,12 +148,16 @@ def edit(
     result, final, log["batch_norm"] = _choose_statistics(
         result, repair_split[0], split, before=before, quality=final, log=log, config=config
     )
-    if not final.cost(before) < before.cost(before):
-        log |= {"edited": False, "reason": "no candidate was better than the model as it is", "after": before.log()}
+    if not final.cost(before) < as_is.cost(before):
+        log |= {
+            "edited": False,
+            "reason": "no candidate was better than the model as it is",
+            "after": as_is.log(before),
+        }
         log["batch_norm"] = "frozen"
         return _finish(classifier, classifier.clone().frozen(), log, started, spent)
     reason = f"worst probe success {before.worst:.2f} -> {final.worst:.2f} on the select split"
-    log |= {"edited": True, "reason": reason, "after": final.log()}
+    log |= {"edited": True, "reason": reason, "after": final.log(before)}
     return _finish(classifier, result, log, started, spent)
 
 
@@ -171,11 +175,15 @@ def join(fit: Any, reward: Any) -> Pair:
     return torch.cat([x, x2]), torch.cat([y, y2])
 
 
-def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSplit) -> Quality:
-    """What a change starts from; its accuracy is at least the teacher's, so that no stage has a budget of its own."""
+def starting_point(classifier: Classifier, teacher: Classifier, split: SelectSplit) -> tuple[Quality, Quality]:
+    """What a change starts from, and what losses are held against.
+
+    The latter is as accurate as the better of model and teacher, in all and in each class, so that no stage has a budget of its
+    own; the model as it is pays for what it has lost already.
+    """
     start, own = split.measure(classifier), split.measure(teacher)
     classes = tuple(_higher(a, b) for a, b in zip(start.classes, own.classes, strict=True))
-    return replace(_higher(start, own), classes=classes)
+    return start, replace(_higher(start, own), classes=classes)
 
 
 def _higher(start: AnyKept, own: Kept) -> AnyKept:
@@ -196,6 +204,7 @@ def _choose_scaling(
     triggers: Sequence[Trigger],
     split: SelectSplit,
     *,
+    as_is: Quality,
     before: Quality,
     config: EditConfig,
     progress: Progress,
@@ -204,9 +213,9 @@ def _choose_scaling(
     layers = weight_layers(classifier.graph)
     depths = sorted({min(k, len(layers)) for k in config.layers if k > 0 and layers})
     if not depths:
-        return classifier.clone().frozen(), before, {"choice": None, "candidates": []}
+        return classifier.clone().frozen(), as_is, {"choice": None, "candidates": []}
     last = layers[-depths[-1] :]
-    weights = before.success
+    weights = as_is.success
     hits = [(weight, triggered(trigger, x)) for weight, trigger in zip(weights, triggers, strict=True)]
     response = responses(classifier, last, x, hits, config.batch_size)
     measure = split.measurer(classifier, last[0].node)
@@ -225,13 +234,13 @@ def _choose_scaling(
         norms = ("frozen", "edited")
     grid = list(itertools.product((*config.forms, "clean"), depths, config.strengths, norms))
     rows: list[dict[str, Any]] = []
-    best: tuple[float, dict[str, Any] | None, Quality] = (before.cost(before), None, before)
+    best: tuple[float, dict[str, Any] | None, Quality] = (as_is.cost(before), None, as_is)
     for i, (form, k, s, norm) in enumerate(grid):
         if form == "pair" and norm == "edited" and len(norms) > 1:
             continue  # a pair has no factor that a batch norm could carry
         choice = {"form": form, "k": k, "s": s, "batch_norm": norm}
         quality = measure(scaled(choice))
-        rows.append(choice | {"cost": round(quality.cost(before), 4)} | quality.log())
+        rows.append(choice | quality.log(before))
         if form in config.forms and quality.cost(before) < best[0]:
             best = (quality.cost(before), choice, quality)
         progress("edit candidates", i + 1, len(grid))

@@ -70,7 +70,7 @@ def fine_tune(
     triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
     split = SelectSplit(as_pair(select, "select"), triggers, reference=teacher, chance=chance, repair=samples)
-    before = starting_point(classifier, teacher, split)
+    as_is, before = starting_point(classifier, teacher, split)
     result = classifier.clone().frozen()
     after, rows = tune(
         result, teacher, samples, split, before=before,
@@ -78,14 +78,14 @@ def fine_tune(
     )  # fmt: skip
     result, after, share = part_of_the_way(teacher, result, split, before=before, quality=after)
     norms = relative_norms(classifier.graph, result.graph)
-    reason = f"worst probe success {before.worst:.2f} -> {after.worst:.2f} on the select split"
+    reason = f"worst probe success {as_is.worst:.2f} -> {after.worst:.2f} on the select split"
     log: dict[str, Any] = {
         "method": "fine-tuning",
         "edited": bool(norms),
         "reason": reason,
-        "before": before.log(),
+        "before": as_is.log(before),
         "judged_by": split.log(),
-        "after": after.log(),
+        "after": after.log(before),
         "epochs": rows,
         "share": share,
         "batch_norm": "frozen",

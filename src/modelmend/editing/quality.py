@@ -71,7 +71,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Quality(Kept):
-    """Figures of one candidate on the select split: of all clean samples, of each class, and of the triggers.
+    """Figures of one candidate: of the clean samples of the select split, of its triggers, and of each class.
 
     Attributes:
         loss: Mean clean cross-entropy.
@@ -79,7 +79,7 @@ class Quality(Kept):
         robust: Robust accuracy on triggered samples, the mean over triggers by weight, 0..1; 1 without triggers.
         weights: How much each trigger counts, summing to one.
         chance: Probability that there is a backdoor at all, 0..1.
-        classes: The clean samples of each class apart.
+        classes: Each class apart, on the select split and, if that is known, once more on the repair split.
     """
 
     loss: float
@@ -119,12 +119,19 @@ class Quality(Kept):
         return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET) + apart
 
     def class_drop(self, before: Quality) -> float:
-        """Largest loss of a class, ``drop`` of its ``n`` samples times ``n / (n + 5)``: few samples say little."""
+        """Largest loss of a class on either split, ``drop`` of its ``n`` samples times ``n / (n + 5)``.
+
+        Few samples say little; a class without any is not priced. On the repair split, where there are twice as many, a
+        class that was trained on loses less than it does elsewhere, so neither split may speak for the other.
+        """
         pairs = zip(self.classes, before.classes, strict=True)
         return max((now.drop(was) * now.samples / (now.samples + _FEW) for now, was in pairs), default=0.0)
 
-    def log(self) -> dict[str, Any]:
-        """JSON-ready figures; ``mean_success`` and ``robust`` are by ``weights``, which stand in ``SelectSplit.log``."""
+    def log(self, before: Quality | None = None) -> dict[str, Any]:
+        """JSON-ready figures; ``mean_success`` and ``robust`` are by ``weights``, which stand in ``SelectSplit.log``.
+
+        With ``before`` also what a choice goes by: ``drop``, ``class_drop`` and ``cost``.
+        """
         figures = {
             "accuracy": self.accuracy,
             "belief": self.belief,
@@ -134,6 +141,8 @@ class Quality(Kept):
             "mean_success": self.mean,
             "robust": self.robust,
         }
+        if before is not None:
+            figures |= {"drop": self.drop(before), "class_drop": self.class_drop(before), "cost": self.cost(before)}
         return {k: round(v, 4) for k, v in figures.items()} | {"success": [round(v, 4) for v in self.success]}
 
 
@@ -147,8 +156,7 @@ class SelectSplit:
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
         chance: Probability that there is a backdoor.
-        repair: Samples of the repair split. They count for the loss of each class, of which the select split has few:
-            what was trained on them shows less of it than there is, but a class that is given up shows everywhere.
+        repair: Samples of the repair split. They count for the loss of each class, of which the select split has few.
 
     Raises:
         InputError: ``chance`` is no probability.
@@ -168,7 +176,7 @@ class SelectSplit:
             raise InputError("this is no probability of a backdoor", field="chance", fix="give a number from 0 to 1")
         self.chance, self.triggers = chance, tuple(triggers)
         x, self.y = select[0], select[1].cpu()
-        clean = x if repair is None else torch.cat([x, repair[0]])
+        clean = x if repair is None else torch.cat([x, repair[0].to(x.device, x.dtype)])
         self._labels = self.y if repair is None else torch.cat([self.y, repair[1].cpu()])
         self._belief: Tensor | None = None
         if reference is not None:
@@ -204,15 +212,17 @@ class SelectSplit:
             else:
                 success.append(attack_success(predicted, self.y, target))
             robust.append(robust_accuracy(predicted, self.y))
-        everyone = torch.arange(seen)
+        splits = [rows for rows in (torch.arange(n), torch.arange(n, seen)) if len(rows)]
         return Quality(
-            **vars(self._kept(clean, everyone[:n])),
+            **vars(self._kept(clean, torch.arange(n))),
             loss=float(functional.cross_entropy(clean[:n], self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
             robust=_weighted(robust, self.weights) if robust else 1.0,
             weights=self.weights,
             chance=self.chance,
-            classes=tuple(self._kept(clean, everyone[self._labels == k]) for k in range(clean.shape[1])),
+            classes=tuple(
+                self._kept(clean, rows[self._labels[rows] == k]) for rows in splits for k in range(clean.shape[1])
+            ),
         )
 
     def _kept(self, logits: Tensor, rows: Tensor) -> Kept:

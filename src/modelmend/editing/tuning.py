@@ -84,7 +84,7 @@ def tune(
     best = select.measure(classifier)
     begin = kept = far = snapshot(classifier.graph)
     safest, kept_epoch, far_epoch = best.harm, 0, 0
-    rows: list[dict[str, Any]] = [{"epoch": 0, **best.log()}]
+    rows: list[dict[str, Any]] = [{"epoch": 0, **best.log(before)}]
     for epoch in range(1, config.epochs + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
@@ -99,7 +99,7 @@ def tune(
             if config.anchor:
                 _pull(parameters, start, config.anchor * optimizer.param_groups[0]["lr"])
         quality = select.measure(classifier)
-        rows.append({"epoch": epoch, **quality.log()})
+        rows.append({"epoch": epoch, **quality.log(before)})
         progress(title, epoch, config.epochs)
         if quality.harm < safest:
             safest, far, far_epoch = quality.harm, snapshot(classifier.graph), epoch
@@ -110,7 +110,7 @@ def tune(
     for share in SHARES if far_epoch not in (0, kept_epoch) else ():
         put_back(classifier.graph, partway(begin, far, share))
         quality = select.measure(classifier)
-        rows.append({"epoch": far_epoch, "share": share, **quality.log()})
+        rows.append({"epoch": far_epoch, "share": share, **quality.log(before)})
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
             best, kept = quality, snapshot(classifier.graph)
     put_back(classifier.graph, kept)

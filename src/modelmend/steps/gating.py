@@ -147,6 +147,7 @@ def register_model(
                         "preprocessing": source.info.preprocessing.model_dump(mode="json"),
                         "members": audited.params.get("members", ""),
                         "nonmembers": audited.params.get("nonmembers", ""),
+                        **{k: v for k, v in measured.params.items() if k == "known_trigger"},
                     }
                 ),
                 "splits": bank.counts,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modelmend.model.classifier import Classifier
+    from modelmend.probe.trigger import Trigger
+    from modelmend.steps.stores import Suspect
 
 
 def measure_repair(
@@ -29,6 +31,7 @@ def measure_repair(
     edited: str,
     scorecard: str,
     *,
+    known_trigger_uri: str = "",
     seed: int = 0,
     looks: int = 1,
 ) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def measure_repair(
         pruned: PRUNED artifact.
         edited: EDITED artifact that is judged.
         scorecard: Where the SCORECARD artifact goes.
+        known_trigger_uri: File of a trigger that you know (``probe.known``); it is measured, and nothing else reads it.
         seed: Of the fresh inversions; must differ from the probe's to be a second opinion.
         looks: How often the gate split has been read for this suspect, this time included.
 
@@ -54,7 +58,7 @@ def measure_repair(
     from modelmend.model.remove import remove_groups
     from modelmend.probe.residual import residual
 
-    with stage("measure_repair") as progress:
+    with stage("measure_repair") as progress, tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
         artifact, found, triggers = open_evidence(evidence)
         cuts, final = read_artifact(pruned, SCHEMAS["pruned"]), read_artifact(edited, SCHEMAS["edited"])
@@ -64,6 +68,7 @@ def measure_repair(
             )
         edit_log, cut_log = final.json("edit.json"), cuts.json("pruning.json")
         repaired = open_classifier(final, source.info, expect=edit_log["content_hash"])
+        known = local_trigger(known_trigger_uri, source, Path(work)) if known_trigger_uri else None
         kept = accuracy_kept(source.classifier, repaired, *bank["gate"])
         progress("accuracy", 1, 4)
 
@@ -97,6 +102,8 @@ def measure_repair(
             probe_after=again,
             residuals=tuple(residuals),
             reactivation=woken,
+            known_trigger_before=known and success(source.classifier, known, *bank["gate"]),
+            known_trigger_after=known and success(repaired, known, *bank["gate"]),
             groups_cut=len(cut_log["cut"]),
             groups_total=len(nodes),
             parameters_before=source.info.parameters,
@@ -117,11 +124,49 @@ def measure_repair(
             "pruned": cuts,
             "edited": final,
         }
-        params = {"looks": looks}
+        params: dict[str, Any] = {"looks": looks}
+        if known is not None:
+            params["known_trigger"] = digest(known)
         with output(progress, scorecard, "scorecard", inputs=inputs, params=params, seed=seed) as folder:
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
         return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": card.accuracy_drop.value}
+
+
+def local_trigger(uri: str, source: Suspect, work: Path) -> Trigger:
+    """The known trigger, fetched if it is remote."""
+    from modelmend import storage
+    from modelmend.probe.known import read_known_trigger
+
+    told = source.info
+    path = storage.fetch(uri, work) if "://" in uri else Path(uri)
+    image = told.preprocessing.kind == "image"
+    return read_known_trigger(path, input_shape=told.input_shape, num_classes=told.num_classes, image=image)
+
+
+def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor) -> Measured:
+    """How often a trigger leads samples of other classes to its class.
+
+    Args:
+        classifier: The model.
+        trigger: With a target.
+        x: Clean samples ``(N, ...)``.
+        y: Their labels ``(N,)``.
+    """
+    others = x[y != trigger.target]
+    n, hits = len(others), 0
+    if n and trigger.target is not None:
+        hits = int(classifier.predict(trigger(others)).eq(trigger.target).sum())
+    low, high = clopper_pearson(hits, n)
+    method = f"the trigger that was handed in, class {trigger.target}"
+    return Measured(value=hits / n if n else None, low=low, high=high, n=n, counts=(hits,), method=method)
+
+
+def digest(trigger: Trigger) -> str:
+    """Hash of a trigger's tensors and target."""
+    from modelmend.artifacts import sha256_json
+
+    return sha256_json({"target": trigger.target, **{k: v.tolist() for k, v in sorted(trigger.state().items())}})
 
 
 def audit_privacy(
