@@ -76,7 +76,7 @@ def run_demo(directory: Path | None, *, seed: int, runner: str, console: Console
             percent(item.after),
         )
     leak = _leakage(run.path / "privacy.json")
-    table.add_row("membership AUC, repair samples", *leak)
+    table.add_row("membership AUC that the repair adds", *leak)
     table.add_row("neuron groups cut", "", f"{scorecard.groups_cut} of {scorecard.groups_total} ({_share(scorecard)})")
     table.add_row("seconds", "", f"{time.monotonic() - started:.0f}")
     console.print(table)

@@ -1,9 +1,10 @@
-"""Triggers found again on a half-repaired model, no larger than what a backdoor needs on the suspect.
+"""Triggers found again on a half-repaired model, hardly larger than what a backdoor needs on the suspect.
 
 A search for the smallest trigger that works always ends with one: where the backdoor is gone, with a large one that
 would flip any network. To unlearn that as well costs the accused class its clean samples. So the search is held to the
-size of the suspect's own trigger, and to a share of what its ordinary classes need, as in the verdict (``budget``), and
-to the families that named the class: to the others its triggers are natural ones.
+size at which the verdict judges the class (``budget``): some more than that of the suspect's own trigger, because what is
+left of a backdoor needs a larger one, and a share of what its ordinary classes need; and to the families that named the
+class: to the others its triggers are natural ones.
 """
 
 from __future__ import annotations

@@ -21,11 +21,9 @@ SHARES = (0.1, 0.2, 0.35, 0.5)
 """Sizes tried, as shares of the median size that an ordinary class of the suspect needs."""
 QUIET = 0.05
 """Flip rate that all ordinary classes stay under at the quiet size."""
-SLACK, MOST = 1.1, 0.55
-"""An accused class's own size: what it needed on the suspect times the first, at most the second's share of what is
-usual."""
-LARGER = 1.4
-"""In the verdict it is judged at so many times what it needed, at most: what is left of a backdoor needs a larger trigger."""
+LARGER, MOST = 1.4, 0.55
+"""An accused class's own size: what it needed on the suspect times the first, for what is left of a backdoor needs a
+larger trigger; at most the second's share of what is usual."""
 STANDS, BLIND = 0.35, 0.45
 """A class stands out at a size at which it is flipped so much more often, on the suspect, than all ordinary ones but one,
 and those no more often than the second: most data sets have a class that is reached by small triggers of nature."""
@@ -110,7 +108,7 @@ def budgets(
     quiet = _largest(shares, lambda size: others(size)[0] <= QUIET) if ordinary else shares[0]
     sizes = {target: min(quiet, INNOCENT * needed.get(target, usual)) for target in judged}
     for target in set(first_classes(rows).values()) & set(accused) & sizes.keys() & needed.keys():
-        most = own_size(needed[target], usual, LARGER)
+        most = own_size(needed[target], usual)
         larger = sorted({most, *shares}, reverse=True)
         sizes[target] = next((s for s in larger if quiet < s <= most and stands_out(target, s)), quiet)
     for target in innocent:
@@ -128,9 +126,9 @@ def _largest(sizes: Sequence[float], fits: Callable[[float], bool]) -> float:
     return sizes[low]
 
 
-def own_size(needed: float, usual: float, slack: float = SLACK) -> float:
-    """Size at which an accused class is searched: what it needed on the suspect, held to a share of what is usual."""
-    return min(slack * needed, MOST * usual)
+def own_size(needed: float, usual: float) -> float:
+    """Largest size at which an accused class is searched: more than it needed on the suspect, held to a share of what is usual."""
+    return min(LARGER * needed, MOST * usual)
 
 
 def _ordinary(sizes: dict[int, float], judged: Sequence[int]) -> list[int]:

@@ -162,7 +162,9 @@ def _privacy_lines(report: Mapping[str, Any]) -> list[Line]:
         rows = [row for row in deciding if row.get("subject") == subject]
         worst = max(rows, key=lambda row: _value(row.get("after")) or 0.0)
         was, now = _value(worst.get("before")), _value(worst.get("after"))
-        note = f"AUC of the strongest attack ({worst.get('attack')}), 0.5 = nothing leaks"
+        note = (
+            f"AUC of the strongest attack ({worst.get('attack')}), 0.5 = nothing leaks; what the suspect leaks is in it"
+        )
         texts = ("–" if was is None else f"{was:.2f}", "–" if now is None else f"{now:.2f}")
         lines.append(Line(f"Membership leakage, {subject} samples", *texts, note, None))
     return lines
