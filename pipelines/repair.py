@@ -81,7 +81,11 @@ def repair(
         suspect = taken.outputs["suspect"]
         checked = fresh(
             validate_samples(
-                suspect=suspect, samples_uri=samples_uri, measure_samples_uri=measure_samples_uri, seed=seed
+                suspect=suspect,
+                samples_uri=samples_uri,
+                measure_samples_uri=measure_samples_uri,
+                known_trigger_uri=known_trigger_uri,
+                seed=seed,
             )
         )
         samples = checked.outputs["samples"]

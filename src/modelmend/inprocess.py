@@ -52,7 +52,12 @@ def _stages(request: RepairRequest, run: RunDirectory) -> str:
         tracking_uri=request.tracking_uri,
     )
     steps.validate_samples(
-        at["suspect"], request.samples_uri, at["samples"], measure_samples_uri=request.measure_samples_uri, seed=seed
+        at["suspect"],
+        request.samples_uri,
+        at["samples"],
+        measure_samples_uri=request.measure_samples_uri,
+        known_trigger_uri=request.known_trigger_uri,
+        seed=seed,
     )
 
     def once(name: str, roles: tuple[str, ...], step: Callable[..., Any], *paths: str, **options: Any) -> None:

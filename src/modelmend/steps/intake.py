@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from modelmend.errors import InputError, SamplesError
 from modelmend.events import stage
 from modelmend.records import Preprocessing, SuspectInfo
-from modelmend.steps.stores import PARTS, open_suspect, output, save_classifier, save_samples
+from modelmend.steps.stores import PARTS, open_known_trigger, open_suspect, output, save_classifier, save_samples
 
 
 def preprocessing(
@@ -125,6 +125,7 @@ def validate_samples(
     samples: str,
     *,
     measure_samples_uri: str = "",
+    known_trigger_uri: str = "",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Check the clean samples, measure whether they fit the model's domain, split them.
@@ -134,6 +135,7 @@ def validate_samples(
         samples_uri: Parquet, image folder or npz, local or ``s3://``.
         samples: Where the SAMPLES artifact goes.
         measure_samples_uri: More samples that only the gate split gets.
+        known_trigger_uri: Only checked here, so that a file of no use stops the run early; ``measure_repair`` reads it.
         seed: Of the split.
 
     Returns:
@@ -149,6 +151,8 @@ def validate_samples(
         source = open_suspect(suspect)
         info = source.info
         progress("reading", 0, 4)
+        if known_trigger_uri:
+            open_known_trigger(known_trigger_uri, source, Path(work))
 
         def given(uri: str) -> Checked:
             told = info.preprocessing

@@ -13,14 +13,20 @@ from modelmend.events import stage
 from modelmend.metrics import accuracy, clopper_pearson, paired_drop
 from modelmend.records import ClassAccuracy, Measured, Scorecard
 from modelmend.steps.gating import local_policy
-from modelmend.steps.stores import open_classifier, open_evidence, open_samples, open_suspect, output
+from modelmend.steps.stores import (
+    open_classifier,
+    open_evidence,
+    open_known_trigger,
+    open_samples,
+    open_suspect,
+    output,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modelmend.model.classifier import Classifier
     from modelmend.probe.trigger import Trigger
-    from modelmend.steps.stores import Suspect
 
 
 def measure_repair(
@@ -68,7 +74,7 @@ def measure_repair(
             )
         edit_log, cut_log = final.json("edit.json"), cuts.json("pruning.json")
         repaired = open_classifier(final, source.info, expect=edit_log["content_hash"])
-        known = local_trigger(known_trigger_uri, source, Path(work)) if known_trigger_uri else None
+        known = open_known_trigger(known_trigger_uri, source, Path(work)) if known_trigger_uri else None
         kept = accuracy_kept(source.classifier, repaired, *bank["gate"])
         progress("accuracy", 1, 4)
 
@@ -131,17 +137,6 @@ def measure_repair(
             card.write(folder / "scorecard.json")
         progress("done", 4, 4)
         return {"accuracy_after": card.accuracy_after.value or 0.0, "accuracy_drop": card.accuracy_drop.value}
-
-
-def local_trigger(uri: str, source: Suspect, work: Path) -> Trigger:
-    """The known trigger, fetched if it is remote."""
-    from modelmend import storage
-    from modelmend.probe.known import read_known_trigger
-
-    told = source.info
-    path = storage.fetch(uri, work) if "://" in uri else Path(uri)
-    image = told.preprocessing.kind == "image"
-    return read_known_trigger(path, input_shape=told.input_shape, num_classes=told.num_classes, image=image)
 
 
 def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor) -> Measured:

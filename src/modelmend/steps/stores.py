@@ -162,3 +162,14 @@ def open_evidence(path: str | Path) -> tuple[Artifact, Evidence, list[Trigger]]:
     """Open an EVIDENCE artifact with its candidate triggers on the device."""
     artifact = read_artifact(path, SCHEMAS["evidence"])
     return artifact, Evidence.read(artifact.file("evidence.json")), load_triggers(artifact.file("triggers.safetensors"))
+
+
+def open_known_trigger(uri: str, source: Suspect, work: Path) -> Trigger:
+    """The known trigger, fetched if it is remote."""
+    from modelmend import storage
+    from modelmend.probe.known import read_known_trigger
+
+    told = source.info
+    path = storage.fetch(uri, work) if "://" in uri else Path(uri)
+    image = told.preprocessing.kind == "image"
+    return read_known_trigger(path, input_shape=told.input_shape, num_classes=told.num_classes, image=image)
