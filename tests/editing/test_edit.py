@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from modelmend.editing.delta import relative_norms, toggle
-from modelmend.editing.edit import EditConfig, edit
+from modelmend.editing.edit import SHARES as PARTS
+from modelmend.editing.edit import EditConfig, edit, part_of_the_way
 from modelmend.editing.finetune import FineTuneConfig, fine_tune
 from modelmend.editing.layers import tensors
-from modelmend.editing.quality import SelectSplit
+from modelmend.editing.quality import Quality, SelectSplit
 from modelmend.editing.tuning import SHARES, TuneConfig, tune
 from modelmend.errors import InputError
 from modelmend.metrics import sample_passes
+from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
 
 from .conftest import Case
@@ -132,3 +137,21 @@ def test_a_repair_step_that_goes_too_far_is_gone_part_of_the_way(infected: Case)
     assert quality == split.measure(result)
     assert quality.cost(before) <= before.cost(before)
     assert quality.log(before) in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]
+
+
+@pytest.mark.parametrize(("dearer", "share"), [(0.02, 0.9), (0.05, 0.6)])
+def test_of_shares_that_cost_the_same_the_one_that_leaves_least_is_taken(
+    small: Classifier, dearer: float, share: float
+) -> None:
+    before = Quality(
+        accuracy=0.9, belief=0.9, changed=0.0, samples=10**6, loss=0.3, success=(1.0,), robust=1.0, weights=(1.0,)
+    )
+    last = replace(before, accuracy=0.8, success=(0.5,))
+    found = {s: replace(before, success=(0.9,)) for s in PARTS}
+    found[0.6] = replace(before, success=(0.2,))
+    found[0.9] = replace(before, accuracy=0.9 - (0.2 + dearer) / 13, success=(0.1,))
+    assert found[0.9].cost(before) == pytest.approx(found[0.6].cost(before) + dearer, abs=1e-3)
+    left = iter(found.values())
+    split = cast(SelectSplit, SimpleNamespace(measure=lambda _: next(left)))
+    _, quality, chosen = part_of_the_way(small, small.clone(), split, before=before, quality=last)
+    assert (chosen, quality) == (share, found[share])

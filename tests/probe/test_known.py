@@ -66,10 +66,13 @@ def test_raw_samples_are_not_clamped(tmp_path: Path) -> None:
         ({"delta": np.zeros(SHAPE), "secret": np.zeros(1)}, "tensors"),
         ({"delta": np.zeros((3, 4, 5))}, "delta"),
         ({"delta": np.full(SHAPE, np.nan)}, "delta"),
+        ({"delta": np.full(SHAPE, -20, np.int16)}, "delta"),
+        ({"delta": np.full(SHAPE, 20.0)}, "delta"),
+        ({"mask": np.zeros((4, 4)), "pattern": np.ones(SHAPE)}, "tensors"),
         ({"mask": np.full((4, 4), 2.0), "pattern": np.zeros(SHAPE)}, "mask"),
-        ({"mask": np.zeros((4, 4)), "pattern": np.full(SHAPE, -0.1)}, "pattern"),
-        ({"delta": np.zeros(SHAPE), "target": np.int64(5)}, "target"),
-        ({"delta": np.zeros(SHAPE), "target": np.float32(1.5)}, "target"),
+        ({"mask": np.ones((4, 4)), "pattern": np.full(SHAPE, -0.1)}, "pattern"),
+        ({"delta": np.ones(SHAPE), "target": np.int64(5)}, "target"),
+        ({"delta": np.ones(SHAPE), "target": np.float32(1.5)}, "target"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, arrays: dict[str, Any], field: str) -> None:
@@ -84,10 +87,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         read(text)
     text.write_text("no archive")
-    with pytest.raises(InputError, match="no trigger file"):
+    with pytest.raises(InputError, match="no .npz archive"):
         read(text)
+    np.savez(tmp_path / "aimless.npz", delta=np.ones(SHAPE))
+    with pytest.raises(InputError, match="missing") as caught:
+        read(tmp_path / "aimless.npz")
+    assert caught.value.field == "target"
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="no .npz archive"):
         read(tmp_path / "one.npy")
     np.savez(tmp_path / "code.npz", target=np.int64(1), delta=np.array([print], dtype=object))
     with pytest.raises(InputError):

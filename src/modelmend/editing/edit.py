@@ -28,6 +28,8 @@ from modelmend.records import Record
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""
+TIE = 0.03
+"""Costs that differ by less are taken for the same: a point of accuracy costs as much, and the select split knows it no better."""
 LIKELY = 0.5
 """Probability of a backdoor from which its triggers are unlearned."""
 AnyKept = TypeVar("AnyKept", bound=Kept)
@@ -259,7 +261,8 @@ def part_of_the_way(
     """Weights between the untouched and the edited model: the share of the way that costs least on the select split.
 
     ``W(share) = (1 - share) W_start + share W_edited``, the interpolation of WiSE-FT (arXiv 2109.01903); a backdoor
-    often breaks well before the end of the way, and clean behaviour is lost all along it.
+    often breaks well before the end of the way, and clean behaviour is lost all along it. Of shares that cost about the
+    same it is the one that leaves least of the triggers: the attacker's own is not among them and may outlive them.
     """
     found = [(quality.cost(before), quality, 1.0, edited)]
     begin, end = start.graph.state_dict(), edited.graph.state_dict()
@@ -268,7 +271,8 @@ def part_of_the_way(
         between.graph.load_state_dict(partway(begin, end, share))
         here = split.measure(between)
         found.append((here.cost(before), here, share, between))
-    _, best, share, model = min(found, key=lambda row: (row[0], row[1].loss))
+    most = min(cost for cost, _, _, _ in found) + TIE
+    _, best, share, model = min((row for row in found if row[0] <= most), key=lambda row: (row[1].harm, row[0]))
     return model, best, share
 
 

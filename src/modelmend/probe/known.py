@@ -7,7 +7,7 @@ Tensors of the file: ``target`` (a class number) and one of
 - ``flow``: a warp by so many pixels.
 
 ``pattern`` and ``delta`` have the shape of a sample, ``mask`` that shape or ``(H, W)`` or ``(1, H, W)``, ``flow``
-``(2, H, W)``. Values are in the samples' 0..1; uint8 is taken as 0..255. Triggered images are clamped to 0..1.
+``(2, H, W)``. Values are floats in the samples' 0..1; uint8 is taken as 0..255. Triggered images are clamped to 0..1.
 """
 
 from __future__ import annotations
@@ -47,10 +47,17 @@ def read_known_trigger(
     path = Path(path)
     tensors = _tensors(path)
     names = set(tensors) - {"target"}
-    if names not in WAYS or "target" not in tensors:
+    if names not in WAYS:
         raise InputError(f"holds {', '.join(sorted(tensors)) or 'nothing'}", where=path, field="tensors", fix=_FORM)
+    if "target" not in tensors:
+        raise InputError("the class that it leads to is missing", where=path, field="target", fix=_FORM)
     shape = tuple(input_shape)
     parts = {name: _part(name, tensors[name], shape, path, image) for name in names}
+    moving = parts["mask" if "mask" in parts else next(iter(names))]
+    if not bool(moving.any()):
+        raise InputError(
+            "this trigger changes nothing", where=path, field="tensors", fix="give one that is not all zero"
+        )
     if not image:
         parts |= {"low": torch.tensor(-torch.inf), "high": torch.tensor(torch.inf)}
     return Trigger("known", _target(tensors["target"], num_classes, path), parts)
@@ -64,6 +71,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             )
         if path.suffix == ".safetensors":
             return read_safetensors(path)
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()  # tells why it cannot be read, if that is so
+            raise InputError("this is no .npz archive", where=path, field="known_trigger", fix=_FORM)
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
     except OSError as error:
@@ -80,6 +90,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _part(name: str, value: Tensor, shape: tuple[int, ...], path: Path, image: bool) -> Tensor:
+    if not value.is_floating_point() and value.dtype not in (torch.uint8, torch.bool):
+        raise InputError(
+            f"holds {value.dtype}", where=path, field=name, fix="store floats, or bytes (uint8) for 0..255"
+        )
     part = value.float() / 255 if value.dtype == torch.uint8 else value.float()
     if not bool(torch.isfinite(part).all()):
         raise InputError("not finite", where=path, field=name, fix="write finite numbers")
@@ -91,9 +105,13 @@ def _part(name: str, value: Tensor, shape: tuple[int, ...], path: Path, image: b
         allowed += [(1, *shape[1:]), shape[1:]]
     if tuple(part.shape) not in allowed:
         wanted = " or ".join(map(str, allowed)) or "images, which these samples are not"
-        raise InputError(f"shape {tuple(part.shape)}, wanted {wanted}", where=path, field=name, fix="mend the shape")
+        raise InputError(
+            f"shape {tuple(part.shape)}, wanted {wanted}", where=path, field=name, fix="store it in that shape"
+        )
     if (name == "mask" or (name == "pattern" and image)) and not bool(((part >= 0) & (part <= 1)).all()):
         raise InputError("values outside 0..1", where=path, field=name, fix="scale it to 0..1, or store it as uint8")
+    if name == "delta" and image and bool((part.abs() > 1).any()):
+        raise InputError("values outside -1..1", where=path, field=name, fix="scale it as samples are scaled to 0..1")
     return part[None] if name == "mask" and part.dim() == len(shape) - 1 else part
 
 
@@ -101,7 +119,7 @@ def _target(value: Tensor, num_classes: int, path: Path) -> int:
     whole = value.numel() == 1 and not value.is_floating_point() and value.dtype != torch.bool
     if not whole or not 0 <= int(value) < num_classes:
         raise InputError(
-            "this is no class of the model",
+            f"{value.tolist()} is no class of the model",
             where=path,
             field="target",
             fix=f"write a whole number from 0 to {num_classes - 1}",
