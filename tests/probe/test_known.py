@@ -87,14 +87,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         read(text)
     text.write_text("no archive")
-    with pytest.raises(InputError, match="no .npz archive"):
+    with pytest.raises(InputError, match="npz archive"):
         read(text)
     np.savez(tmp_path / "aimless.npz", delta=np.ones(SHAPE))
     with pytest.raises(InputError, match="missing") as caught:
         read(tmp_path / "aimless.npz")
     assert caught.value.field == "target"
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(InputError, match="no .npz archive"):
+    with pytest.raises(InputError, match="npz archive"):
         read(tmp_path / "one.npy")
     np.savez(tmp_path / "code.npz", target=np.int64(1), delta=np.array([print], dtype=object))
     with pytest.raises(InputError):
