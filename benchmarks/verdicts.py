@@ -49,6 +49,7 @@ from modelmend.metrics import clopper_pearson
 from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
+from modelmend.probe.residual import weighted_success
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
@@ -368,14 +369,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         models = len({r["model"] for r in cases})
         rate = f"{count / len(cases):.0%}" if cases else "-"
         lines.append(f"| {title} | {len(cases)} | {models} | {count} | {rate} | {low:.0%} .. {high:.0%} |")
-    found = correlation(rows)
-    if found is not None:
-        value, low, high, count = found
-        lines += [
-            "",
-            f"Rank correlation of the residual (worst family and class) with the true ASR: {value:.2f} "
-            f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.",
-        ]
+    lines.append("")
+    for title, guess in (("estimated attack success", estimated), ("largest residual", largest)):
+        found = correlation(rows, guess)
+        if found is not None:
+            value, low, high, count = found
+            lines.append(
+                f"Rank correlation of the {title} with the true ASR: {value:.2f} "
+                f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.\n"
+            )
     waking = reactivation_table([r for r in rows if r.get("reactivation")])
     lines += ["", *waking] if waking else []
     heads = "| model | variant | probability | ASR before | ASR | ACC | lost | verdict | blocked by |"
@@ -425,16 +427,30 @@ def _caught(row: dict[str, Any]) -> bool:
     return any(name.startswith("backdoor") for name in row["blocking"])
 
 
-def correlation(rows: Sequence[dict[str, Any]], draws: int = 1000) -> tuple[float, float, float, int] | None:
-    """Spearman's correlation of the largest residual with the true ASR; ``None`` under three different cases.
+def estimated(row: dict[str, Any]) -> float | None:
+    """The scorecard's estimate of the attack success left, from a case's residuals."""
+    return weighted_success([(r[3], r[4]) for r in row["residuals"] if r[2] == row["suspects"][0]])
+
+
+def largest(row: dict[str, Any]) -> float | None:
+    """The largest residual of any family and class."""
+    return max((r[4] for r in row["residuals"] if r[4] is not None), default=None)
+
+
+def correlation(
+    rows: Sequence[dict[str, Any]],
+    guess: Callable[[dict[str, Any]], float | None] = largest,
+    draws: int = 1000,
+) -> tuple[float, float, float, int] | None:
+    """Spearman's correlation of a figure of each case with its true ASR; ``None`` under three different cases.
 
     Returns:
         The value, the ends of its 95 % interval by a bootstrap over models, the number of cases.
     """
     cases = [
-        (r["model"], r["asr"], max(row[4] for row in r["residuals"] if row[4] is not None))
+        (r["model"], r["asr"], value)
         for r in rows
-        if r["infected"] and r["asr"] is not None and any(row[4] is not None for row in r.get("residuals", ()))
+        if r["infected"] and r["asr"] is not None and r.get("residuals") and (value := guess(r)) is not None
     ]
     by_model: dict[str, list[tuple[float, float]]] = {}
     for model, truth, residual in cases:

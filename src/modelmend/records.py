@@ -182,6 +182,10 @@ class Scorecard(Record):
     probe_before: Evidence | None = None
     probe_after: Evidence | None = None
     residuals: tuple[Residual, ...] = ()
+    attack_before: Measured | None = Field(default=None, description="estimated attack success, as ``attack_after``")
+    attack_after: Measured | None = Field(
+        default=None, description="of the first suspect: the families' residuals, weighted by their success before"
+    )
     known_trigger_before: Measured | None = None
     known_trigger_after: Measured | None = None
     reactivation: Measured | None = None

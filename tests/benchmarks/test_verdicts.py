@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks.verdicts import correlation, judge_again, keep, measure_more, reactivation_table, summary
+from benchmarks.verdicts import correlation, estimated, judge_again, keep, measure_more, reactivation_table, summary
 
 from modelmend.errors import InputError
 from modelmend.samples.data import make_samples
@@ -64,7 +64,7 @@ def test_what_the_probe_missed_and_what_only_other_checks_block_are_told_apart()
 def test_the_residual_is_correlated_with_the_truth_over_models():
     def case(model: str, asr: float, *residuals: float | None) -> dict[str, object]:
         found = [["patch", "used", 0, 1.0, value, None, None] for value in residuals]
-        return row(model, asr, "refuse") | {"residuals": found}
+        return row(model, asr, "refuse") | {"residuals": found, "suspects": [0]}
 
     agreeing = [case("a", 0.9, 0.1, 0.8), case("a", 0.0, 0.0), case("b", 0.5, 0.4, None), case("c", 0.2, 0.3)]
     found = correlation(agreeing)
@@ -75,6 +75,13 @@ def test_the_residual_is_correlated_with_the_truth_over_models():
     assert opposed is not None
     assert opposed[0] == pytest.approx(-1.0)
     assert correlation([row("a", 0.5, "pass"), row("b", 0.1, "pass"), row("c", 0.2, "pass")]) is None
+
+
+def test_the_estimate_weighs_families_by_what_they_saw_before():
+    found = [["patch", "used", 4, 1.0, 0.1], ["warp", "used", 4, 0.0, 0.9], ["feature", "used", 4, 0.5, 0.4]]
+    other = [["patch", "used", 2, 1.0, 1.0], ["unlearning", "kept", 4, 0.5, None]]
+    assert estimated({"residuals": found + other, "suspects": [4, 2]}) == pytest.approx((0.1 + 0.2) / 1.5)
+    assert estimated({"residuals": other, "suspects": [4]}) is None
 
 
 def test_what_was_woken_is_a_mean_over_models_with_an_interval():

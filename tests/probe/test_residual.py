@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from modelmend.model.classifier import Classifier
-from modelmend.probe.residual import HARMLESS, residual
+from modelmend.probe.residual import HARMLESS, attack_success_left, residual
 from modelmend.probe.run import probe
-from modelmend.records import Evidence, Residual
+from modelmend.records import Evidence, Measured, Residual
 
 from .conftest import Case
 
@@ -103,3 +103,21 @@ def test_before_and_after_are_measured_at_the_same_size_and_carry_counts(infecte
         )
         assert row.after.counts is not None and row.after.n
         assert row.after.value == pytest.approx(row.after.counts[0] / row.after.n)
+
+
+def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> None:
+    def row(family: str, target: int, before: float | None, after: float) -> Residual:
+        return Residual(
+            family=family, role="used", target=target, before=Measured(value=before), after=Measured(value=after)
+        )
+
+    rows = [
+        row("patch", 3, 1.0, 0.1),
+        row("warp", 3, 0.0, 0.9),
+        row("spectral", 3, None, 1.0),
+        row("patch", 5, 1.0, 1.0),
+    ]
+    before, after = attack_success_left([*rows, row("feature", 3, 0.5, 0.4)], 3)
+    assert before is not None and before.value == pytest.approx(1.25 / 1.5)
+    assert after is not None and after.value == pytest.approx(0.3 / 1.5)
+    assert attack_success_left(rows[1:3], 3) == (None, None)

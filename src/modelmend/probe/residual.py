@@ -134,6 +134,34 @@ def residual(
     )
 
 
+def attack_success_left(residuals: Sequence[Residual], target: int) -> tuple[Measured | None, Measured | None]:
+    """Estimated attack success on the suspect and on the repaired model (ours): what the gate bounds is each residual.
+
+    Mean over the families that looked at the class, each weighted by its success on the suspect: a family that never
+    saw the backdoor says nothing about it, and the largest of many searches is often one for a natural trigger.
+
+    Args:
+        residuals: Of all families.
+        target: The class that the probe suspects first.
+
+    Returns:
+        Before and after; ``None`` where no family worked on the suspect.
+    """
+    found = [(row.before.value, row.after.value) for row in residuals if row.target == target]
+    method = f"mean of {len(found)} families by success on the suspect, class {target}"
+    was, now = weighted_success([(before, before) for before, _ in found]), weighted_success(found)
+    if was is None or now is None:
+        return None, None
+    return Measured(value=was, method=method), Measured(value=now, method=method)
+
+
+def weighted_success(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """``sum(before * after) / sum(before)`` of the pairs that were measured; ``None`` where nothing worked before."""
+    known = [(before, after) for before, after in pairs if before is not None and after is not None]
+    total = sum(before for before, _ in known)
+    return sum(before * after for before, after in known) / total if total > 0 else None
+
+
 def _measure(
     model: Opened, holdout: Pair, sizes: dict[int, float], config: SearchConfig, seed: int, progress: Progress
 ) -> dict[int, Measured]:

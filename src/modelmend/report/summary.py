@@ -80,6 +80,10 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
         before, after = _value(card.get("accuracy_before")), _value(card.get("accuracy_after"))
         kept = False if "accuracy.drop" in blocked else None
         lines.append(Line("Clean accuracy", _percent(before), _percent(after), note, kept))
+        if left := card.get("attack_after"):
+            was, now = _value(card.get("attack_before")), _value(left)
+            note = f"{left.get('method')}; the policy bounds every single family"
+            lines.append(Line("Attack success, estimated", _percent(was), _percent(now), note, _less(was, now)))
         for role, title in (("used", "Trigger success, families used"), ("kept", "Trigger success, family kept back")):
             rows = [row for row in card.get("residuals") or [] if row.get("role") == role]
             if rows:

@@ -62,7 +62,7 @@ def measure_repair(
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
     from modelmend.model.remove import remove_groups
-    from modelmend.probe.residual import residual
+    from modelmend.probe.residual import attack_success_left, residual
 
     with stage("measure_repair") as progress, tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
@@ -89,6 +89,7 @@ def measure_repair(
             seed=seed + 1000,
             progress=progress,
         )
+        was, left = attack_success_left(residuals, found.suspects[0]) if found.suspects else (None, None)
         woken = reactivation(
             *(source.classifier, repaired, bank["fit"], bank["gate"], triggers, found.suspects),
             seed=seed + 2000,
@@ -107,6 +108,8 @@ def measure_repair(
             probe_before=found,
             probe_after=again,
             residuals=tuple(residuals),
+            attack_before=was,
+            attack_after=left,
             reactivation=woken,
             known_trigger_before=known and success(source.classifier, known, *bank["gate"]),
             known_trigger_after=known and success(repaired, known, *bank["gate"]),
