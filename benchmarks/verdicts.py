@@ -429,6 +429,8 @@ def _caught(row: dict[str, Any]) -> bool:
 
 def estimated(row: dict[str, Any]) -> float | None:
     """The scorecard's estimate of the attack success left, from a case's residuals."""
+    if not row.get("suspects"):
+        return None
     return weighted_success([(r[3], r[4]) for r in row["residuals"] if r[2] == row["suspects"][0]])
 
 

@@ -31,6 +31,7 @@ class Case:
 
     model: Path
     samples: Path
+    trigger: Path
     infected: Infected
     split: object
 
@@ -41,7 +42,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     infected, split = train_infected_digits(0, side=16)
     write_pt2(export_module(infected.module, (1, 16, 16)), folder / "suspect.pt2", (1, 16, 16))
     np.savez(folder / "clean.npz", x=split.x_clean.numpy(), y=split.y_clean.numpy())
-    return Case(folder / "suspect.pt2", folder / "clean.npz", infected, split)
+    assert infected.sealed is not None
+    attack = infected.sealed.open(purpose="final-measurement")
+    dark, bright = (attack.apply(torch.full((1, 1, 16, 16), shade))[0].numpy() for shade in (0.0, 1.0))
+    mask = 1 - (bright - dark)
+    np.savez(folder / "trigger.npz", target=attack.target_class, mask=mask, pattern=dark / np.maximum(mask, 1e-6))
+    return Case(folder / "suspect.pt2", folder / "clean.npz", folder / "trigger.npz", infected, split)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +55,12 @@ def repaired(case: Case, tmp_path_factory: pytest.TempPathFactory) -> modelmend.
     folder = tmp_path_factory.mktemp("repair")
     before = case.model.read_bytes()
     result = modelmend.repair(
-        case.model, case.samples, name="digits", tracking_uri=f"sqlite:///{folder}/mlflow.db", run_dir=folder / "run"
+        case.model,
+        case.samples,
+        name="digits",
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        run_dir=folder / "run",
+        known_trigger=case.trigger,
     )
     assert case.model.read_bytes() == before, "the suspect must never change"
     return result
@@ -72,6 +83,25 @@ def test_the_backdoor_is_gone_and_the_accuracy_stays(case: Case, repaired: model
     assert asr_before >= 0.9
     assert asr_after <= 0.1
     assert acc_after >= acc_before - 0.03
+
+
+@pytest.mark.slow
+def test_the_known_trigger_is_measured_and_judged(case: Case, repaired: modelmend.RepairResult) -> None:
+    before, after = repaired.scorecard.known_trigger_before, repaired.scorecard.known_trigger_after
+    assert before is not None and before.value is not None and before.value >= 0.9
+    assert after is not None and after.value is not None and after.value <= 0.1
+    found = next(check for check in repaired.decision.checks if check.name == "backdoor.known_trigger")
+    assert found.outcome == "pass"
+    manifest = json.loads((repaired.run_dir / "artifacts" / "scorecard" / "manifest.json").read_text())
+    assert manifest["params"]["known_trigger"]
+    assert "Known trigger" in (repaired.run_dir / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_known_trigger_of_another_shape_stops_the_run_early(case: Case, tmp_path: Path) -> None:
+    np.savez(tmp_path / "trigger.npz", target=1, delta=np.ones((3, 16, 16), np.float32))
+    with pytest.raises(ModelmendError, match="shape"):
+        modelmend.repair(case.model, case.samples, known_trigger=tmp_path / "trigger.npz", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "artifacts" / "evidence").exists()
 
 
 @pytest.mark.slow

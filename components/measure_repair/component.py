@@ -25,7 +25,7 @@ def measure_repair(
         evidence: Probe evidence of the suspect.
         pruned: Pruned clone, for the list of cuts.
         edited: The model that is judged.
-        scorecard: Every figure with its interval.
+        scorecard: Every figure, with its interval where it has one.
         known_trigger_uri: File of a trigger that you know: tensors `target` and `mask` with `pattern`, `delta` or `flow`.
         looks: How often the gate split has been read for this suspect, this time included.
         seed: Seed of the fresh inversions.

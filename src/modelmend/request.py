@@ -94,6 +94,13 @@ def check_request(request: RepairRequest) -> None:
             raise InputError(
                 "no such file or directory", where=value, field=field.removesuffix("_uri"), fix="check the path"
             )
+    if request.known_trigger_uri.startswith(("models:/", "runs:/")):
+        raise InputError(
+            "a known trigger is no MLflow artifact here",
+            where=request.known_trigger_uri,
+            field="known_trigger",
+            fix="give a path or an s3:// URI",
+        )
     if request.probe_mode not in ("full", "screen"):
         raise InputError(f"unknown probe mode {request.probe_mode!r}", field="probe_mode", fix="use full or screen")
     if request.kind not in ("image", "raw"):

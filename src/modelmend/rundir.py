@@ -89,8 +89,9 @@ def prepare(path: str | Path, request: RepairRequest) -> RunDirectory:
         _claim(run.path)
         if record.is_file():
             earlier = json.loads(record.read_text(encoding="utf-8"))
-            if earlier != request.model_dump(mode="json") and any(run.artifacts.iterdir()):
-                changed = sorted(k for k, v in request.model_dump(mode="json").items() if earlier.get(k) != v)
+            now, unset = request.model_dump(mode="json"), {k: f.default for k, f in RepairRequest.model_fields.items()}
+            changed = sorted(k for k, v in now.items() if earlier.get(k, unset[k]) != v)
+            if changed and any(run.artifacts.iterdir()):
                 raise InputError(
                     "this run directory was made for another request",
                     where=run.path,

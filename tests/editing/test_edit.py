@@ -153,5 +153,9 @@ def test_of_shares_that_cost_the_same_the_one_that_leaves_least_is_taken(
     assert found[0.9].cost(before) == pytest.approx(found[0.6].cost(before) + dearer, abs=1e-3)
     left = iter(found.values())
     split = cast(SelectSplit, SimpleNamespace(measure=lambda _: next(left)))
-    _, quality, chosen = part_of_the_way(small, small.clone(), split, before=before, quality=last)
+    _, quality, chosen = part_of_the_way(small, small.clone(), split, as_is=before, before=before, quality=last)
     assert (chosen, quality) == (share, found[share])
+    left = iter(found.values())
+    little = replace(before, success=(0.21,))
+    _, _, chosen = part_of_the_way(small, small.clone(), split, as_is=little, before=before, quality=last)
+    assert chosen == 0.6, "a tie may not lose to doing nothing"

@@ -115,12 +115,20 @@ def test_one_fault_blocks_and_is_named(changes, blocked):
     assert any(reason.startswith(blocked) for reason in decision.reasons)
 
 
-@pytest.mark.parametrize(("before", "outcome"), [(380, "pass"), (20, "warn")])
-def test_a_known_trigger_that_never_worked_says_little(before, outcome):
-    decision = decide(good_card(known_trigger_before=rate(before, 400), known_trigger_after=rate(8, 400)))
+@pytest.mark.parametrize(
+    ("before", "infected", "outcome"),
+    [(380, True, "pass"), (20, True, "inconclusive"), (None, True, "inconclusive"), (20, False, "warn")],
+)
+def test_a_known_trigger_that_never_worked_proves_nothing(before, infected, outcome):
+    told = {"known_trigger_after": rate(8, 400)} | (
+        {} if before is None else {"known_trigger_before": rate(before, 400)}
+    )
+    seen = {} if infected else {"probe_before": evidence(backdoor=False, success=0.05)}
+    decision = decide(good_card(**told, **seen))
     found = next(check for check in decision.checks if check.name == "backdoor.known_trigger")
-    assert (found.outcome, found.blocks, decision.verdict) == (outcome, False, "pass")
-    assert ("says little" in found.reason) == (outcome == "warn")
+    assert found.outcome == outcome
+    assert decision.verdict == ("refuse" if outcome == "inconclusive" else "pass")
+    assert ("says little" in found.reason) == (outcome != "pass")
 
 
 def test_what_was_clean_before_needs_no_trigger_that_worked():

@@ -109,6 +109,7 @@ def cards(draw: st.DrawFn) -> Scorecard:
         ),
         class_accuracy=classes,
         residuals=residuals,
+        known_trigger_before=None if known is None else rate(n, n),
         known_trigger_after=known,
     )
 

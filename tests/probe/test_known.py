@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
-from modelmend.probe.known import read_known_trigger
+from modelmend.probe.known import MAX_BYTES, read_known_trigger
 from modelmend.steps.measuring import digest, success
 
 SHAPE = (3, 4, 4)
@@ -57,6 +57,10 @@ def test_raw_samples_are_not_clamped(tmp_path: Path) -> None:
     path = npz(tmp_path, delta=np.array([5.0, -5.0], np.float32))
     trigger = read_known_trigger(path, input_shape=(2,), num_classes=3, image=False)
     assert torch.equal(trigger(torch.zeros(1, 2)), torch.tensor([[5.0, -5.0]]))
+    assert len(digest(trigger)) > 20
+    bytes_ = npz(tmp_path, delta=np.array([5, 6], np.uint8))
+    with pytest.raises(InputError, match="uint8"):
+        read_known_trigger(bytes_, input_shape=(2,), num_classes=3, image=False)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,7 @@ def test_raw_samples_are_not_clamped(tmp_path: Path) -> None:
         ({"delta": np.full(SHAPE, 20.0)}, "delta"),
         ({"mask": np.zeros((4, 4)), "pattern": np.ones(SHAPE)}, "tensors"),
         ({"mask": np.full((4, 4), 2.0), "pattern": np.zeros(SHAPE)}, "mask"),
+        ({"mask": np.ones((4, 4), np.uint8), "pattern": np.zeros(SHAPE)}, "mask"),
         ({"mask": np.ones((4, 4)), "pattern": np.full(SHAPE, -0.1)}, "pattern"),
         ({"delta": np.ones(SHAPE), "target": np.int64(5)}, "target"),
         ({"delta": np.ones(SHAPE), "target": np.float32(1.5)}, "target"),
@@ -99,6 +104,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "code.npz", target=np.int64(1), delta=np.array([print], dtype=object))
     with pytest.raises(InputError):
         read(tmp_path / "code.npz")
+    np.savez_compressed(tmp_path / "bomb.npz", target=np.int64(1), delta=np.zeros(MAX_BYTES // 8 + 1))
+    with pytest.raises(InputError, match="at most"):
+        read(tmp_path / "bomb.npz")
+    whole = npz(tmp_path, delta=np.ones(SHAPE)).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:60] + b"\xff" * 40 + whole[100:])
+    with pytest.raises(InputError):
+        read(tmp_path / "cut.npz")
     damaged = tmp_path / "trigger.safetensors"
     damaged.write_bytes(b"\x08")
     with pytest.raises(InputError, match="damaged"):

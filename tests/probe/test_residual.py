@@ -111,13 +111,23 @@ def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> Non
             family=family, role="used", target=target, before=Measured(value=before), after=Measured(value=after)
         )
 
+    def evidence(backdoor: bool, *suspects: int) -> Evidence:
+        return Evidence(
+            mode="full", backdoor=backdoor, probability=0.9, calibrated=True, suspects=suspects, families=("patch",),
+            kept_family="unlearning", classes=(), seed=0, seconds=0.0, passes=0.0,
+        )  # fmt: skip
+
     rows = [
         row("patch", 3, 1.0, 0.1),
         row("warp", 3, 0.0, 0.9),
         row("spectral", 3, None, 1.0),
         row("patch", 5, 1.0, 1.0),
     ]
-    before, after = attack_success_left([*rows, row("feature", 3, 0.5, 0.4)], 3)
+    before, after = attack_success_left([*rows, row("feature", 3, 0.5, 0.4)], evidence(True, 3, 5))
     assert before is not None and before.value == pytest.approx(1.25 / 1.5)
     assert after is not None and after.value == pytest.approx(0.3 / 1.5)
-    assert attack_success_left(rows[1:3], 3) == (None, None)
+    assert "3 families" in after.method
+    assert attack_success_left(rows[1:3], evidence(True, 3)) == (None, None)
+    assert attack_success_left([row("patch", 3, 0.4, 0.0)], evidence(True, 3)) == (None, None)
+    assert attack_success_left(rows, evidence(False, 3)) == (None, None)
+    assert attack_success_left(rows, evidence(True)) == (None, None)

@@ -192,8 +192,9 @@ def show_outcome(
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     table.add_row("clean accuracy", percent(scorecard.accuracy_before), percent(scorecard.accuracy_after))
-    if scorecard.attack_before and scorecard.attack_after:
-        table.add_row("attack success, estimated", percent(scorecard.attack_before), percent(scorecard.attack_after))
+    if scorecard.attack_before and scorecard.attack_after and scorecard.probe_before:
+        title = f"attack success, estimated, class {scorecard.probe_before.suspects[0]}"
+        table.add_row(title, percent(scorecard.attack_before), percent(scorecard.attack_after))
     if scorecard.known_trigger_before and scorecard.known_trigger_after:
         table.add_row("known trigger", percent(scorecard.known_trigger_before), percent(scorecard.known_trigger_after))
     for item in scorecard.residuals:

@@ -29,7 +29,8 @@ from modelmend.records import Record
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""
 TIE = 0.03
-"""Costs that differ by less are taken for the same: a point of accuracy costs as much, and the select split knows it no better."""
+"""Costs that differ by less are taken for the same: the first point of accuracy costs as much, and the select split knows it
+no better."""
 LIKELY = 0.5
 """Probability of a backdoor from which its triggers are unlearned."""
 AnyKept = TypeVar("AnyKept", bound=Kept)
@@ -131,7 +132,7 @@ def edit(
             log |= {"before": as_is.log(before), "judged_by": split.log()}
             if not fresh or final.worst <= config.enough:
                 break
-            starts = {"round 1": result}
+            starts = {f"round {turn}": result}
         assert config.repair is not None
         finished: dict[str, Quality] = {}
         for name, start in starts.items():
@@ -146,7 +147,7 @@ def edit(
             log["start"] = best
             log["choice"] = found["choice"] if best == "scaled" else None
     log["repair"] = rounds
-    result, final, log["share"] = part_of_the_way(classifier, result, split, before=before, quality=final)
+    result, final, log["share"] = part_of_the_way(classifier, result, split, as_is=as_is, before=before, quality=final)
     result, final, log["batch_norm"] = _choose_statistics(
         result, repair_split[0], split, before=before, quality=final, log=log, config=config
     )
@@ -256,7 +257,13 @@ def _choose_scaling(
 
 
 def part_of_the_way(
-    start: Classifier, edited: Classifier, split: SelectSplit, *, before: Quality, quality: Quality
+    start: Classifier,
+    edited: Classifier,
+    split: SelectSplit,
+    *,
+    as_is: Quality,
+    before: Quality,
+    quality: Quality,
 ) -> tuple[Classifier, Quality, float]:
     """Weights between the untouched and the edited model: the share of the way that costs least on the select split.
 
@@ -271,8 +278,10 @@ def part_of_the_way(
         between.graph.load_state_dict(partway(begin, end, share))
         here = split.measure(between)
         found.append((here.cost(before), here, share, between))
-    most = min(cost for cost, _, _, _ in found) + TIE
-    _, best, share, model = min((row for row in found if row[0] <= most), key=lambda row: (row[1].harm, row[0]))
+    least, nothing = min(cost for cost, _, _, _ in found), as_is.cost(before)
+    tied = [row for row in found if row[0] <= least + TIE and row[0] < nothing]
+    same = tied or [row for row in found if row[0] <= least]
+    _, best, share, model = min(same, key=lambda row: (row[1].harm, row[0]))
     return model, best, share
 
 

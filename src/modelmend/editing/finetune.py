@@ -76,7 +76,7 @@ def fine_tune(
         result, teacher, samples, split, before=before,
         config=config, seed=seed, progress=progress, title="fine-tuning",
     )  # fmt: skip
-    result, after, share = part_of_the_way(teacher, result, split, before=before, quality=after)
+    result, after, share = part_of_the_way(teacher, result, split, as_is=as_is, before=before, quality=after)
     norms = relative_norms(classifier.graph, result.graph)
     reason = f"worst probe success {as_is.worst:.2f} -> {after.worst:.2f} on the select split"
     log: dict[str, Any] = {

@@ -7,7 +7,8 @@ Tensors of the file: ``target`` (a class number) and one of
 - ``flow``: a warp by so many pixels.
 
 ``pattern`` and ``delta`` have the shape of a sample, ``mask`` that shape or ``(H, W)`` or ``(1, H, W)``, ``flow``
-``(2, H, W)``. Values are floats in the samples' 0..1; uint8 is taken as 0..255. Triggered images are clamped to 0..1.
+``(2, H, W)``. Values are floats in the samples' 0..1; of images, uint8 is taken as 0..255 and bool as 0 or 1. Triggered
+images are clamped to 0..1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from modelmend.model.safetensor import read_safetensors
 from modelmend.probe.trigger import Trigger
 
 MAX_BYTES = 64 * 1024 * 1024
+NAMES = {"mask", "pattern", "delta", "flow", "target"}
 WAYS = ({"mask", "pattern"}, {"delta"}, {"flow"})
+_TOO_LARGE = f"a trigger is at most {MAX_BYTES // 1024**2} MiB"
 _FORM = "write target, and mask with pattern, or delta, or flow (docs/policy.md)"
 
 
@@ -66,16 +69,20 @@ def read_known_trigger(
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"a trigger is at most {MAX_BYTES // 1024**2} MiB", where=path, fix="give the file of the trigger"
-            )
+            raise InputError(_TOO_LARGE, where=path, field="known_trigger", fix="give the file of the trigger")
         if path.suffix == ".safetensors":
             return read_safetensors(path)
         if not zipfile.is_zipfile(path):
             path.open("rb").close()  # tells why it cannot be read, if that is so
             raise InputError("this is no .npz archive", where=path, field="known_trigger", fix=_FORM)
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            members = {item.filename.removesuffix(".npy"): item.file_size for item in archive.infolist()}
+        if set(members) - NAMES:
+            raise InputError(f"holds {', '.join(sorted(members))}", where=path, field="tensors", fix=_FORM)
+        if sum(members.values()) > MAX_BYTES:
+            raise InputError(_TOO_LARGE, where=path, field="known_trigger", fix="give the file of the trigger")
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: torch.from_numpy(stored[name]) for name in stored.files}
     except OSError as error:
         raise InputError(
             f"cannot read the trigger: {error.strerror or error}",
@@ -83,16 +90,22 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             field="known_trigger",
             fix="check the path",
         ) from error
-    except (ValueError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"no trigger file: {error}", where=path, field="known_trigger", fix=_FORM) from error
+    except InputError:
+        raise
     except ModelmendError as error:
         raise InputError(error.message, where=path, field="known_trigger", fix=error.fix or _FORM) from error
+    except Exception as error:  # what zip, deflate and npy decoders raise on damaged bytes
+        raise InputError(f"no trigger file: {error}", where=path, field="known_trigger", fix=_FORM) from error
 
 
 def _part(name: str, value: Tensor, shape: tuple[int, ...], path: Path, image: bool) -> Tensor:
-    if not value.is_floating_point() and value.dtype not in (torch.uint8, torch.bool):
+    whole = (torch.uint8, torch.bool) if image else (torch.bool,)
+    if not value.is_floating_point() and value.dtype not in whole:
+        kinds = "floats, or bytes (uint8) for 0..255" if image else "floats"
+        raise InputError(f"holds {value.dtype}", where=path, field=name, fix=f"store {kinds}")
+    if name == "mask" and value.dtype == torch.uint8 and bool(value.any()) and int(value.max()) == 1:
         raise InputError(
-            f"holds {value.dtype}", where=path, field=name, fix="store floats, or bytes (uint8) for 0..255"
+            "bytes of 0 and 1", where=path, field=name, fix="store bool or float: bytes are taken as 0..255"
         )
     part = value.float() / 255 if value.dtype == torch.uint8 else value.float()
     if not bool(torch.isfinite(part).all()):
@@ -117,7 +130,7 @@ def _part(name: str, value: Tensor, shape: tuple[int, ...], path: Path, image: b
 
 def _target(value: Tensor, num_classes: int, path: Path) -> int:
     whole = value.numel() == 1 and not value.is_floating_point() and value.dtype != torch.bool
-    if not whole or not 0 <= int(value) < num_classes:
+    if not whole or value.is_complex() or not 0 <= int(value) < num_classes:
         raise InputError(
             f"{value.tolist()} is no class of the model",
             where=path,

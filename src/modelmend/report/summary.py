@@ -83,7 +83,8 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
         if left := card.get("attack_after"):
             was, now = _value(card.get("attack_before")), _value(left)
             note = f"{left.get('method')}; the policy bounds every single family"
-            lines.append(Line("Attack success, estimated", _percent(was), _percent(now), note, _less(was, now)))
+            better = False if any(name.startswith("backdoor") for name in blocked) else _less(was, now)
+            lines.append(Line("Attack success, estimated", _percent(was), _percent(now), note, better))
         for role, title in (("used", "Trigger success, families used"), ("kept", "Trigger success, family kept back")):
             rows = [row for row in card.get("residuals") or [] if row.get("role") == role]
             if rows:

@@ -89,7 +89,7 @@ def measure_repair(
             seed=seed + 1000,
             progress=progress,
         )
-        was, left = attack_success_left(residuals, found.suspects[0]) if found.suspects else (None, None)
+        was, left = attack_success_left(residuals, found)
         woken = reactivation(
             *(source.classifier, repaired, bank["fit"], bank["gate"], triggers, found.suspects),
             seed=seed + 2000,
@@ -151,10 +151,12 @@ def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor) -> M
         x: Clean samples ``(N, ...)``.
         y: Their labels ``(N,)``.
     """
+    from modelmend.editing.quality import triggered
+
     others = x[y != trigger.target]
     n, hits = len(others), 0
     if n and trigger.target is not None:
-        hits = int(classifier.predict(trigger(others)).eq(trigger.target).sum())
+        hits = int(classifier.predict(triggered(trigger, others)).eq(trigger.target).sum())
     low, high = clopper_pearson(hits, n)
     method = f"the trigger that was handed in, class {trigger.target}"
     return Measured(value=hits / n if n else None, low=low, high=high, n=n, counts=(hits,), method=method)
@@ -164,7 +166,8 @@ def digest(trigger: Trigger) -> str:
     """Hash of a trigger's tensors and target."""
     from modelmend.artifacts import sha256_json
 
-    return sha256_json({"target": trigger.target, **{k: v.tolist() for k, v in sorted(trigger.state().items())}})
+    moving = {k: v.tolist() for k, v in sorted(trigger.state().items()) if k not in ("low", "high")}
+    return sha256_json({"target": trigger.target, **moving})
 
 
 def audit_privacy(

@@ -112,7 +112,7 @@ def chance(found: Evidence) -> float:
 
 
 def search_again(fit: Pair, found: Evidence) -> Callable[[Classifier, int], list[Trigger]]:
-    """Search an edited network again at the size of the suspect's triggers: what is to be unlearned is no larger."""
+    """Search an edited network again, at the largest size at which the verdict would judge it."""
     from modelmend.probe.again import find_again
 
     def again(classifier: Classifier, seed: int) -> list[Trigger]:

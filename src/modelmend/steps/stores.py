@@ -170,6 +170,7 @@ def open_known_trigger(uri: str, source: Suspect, work: Path) -> Trigger:
     from modelmend.probe.known import read_known_trigger
 
     told = source.info
-    path = storage.fetch(uri, work) if "://" in uri else Path(uri)
     image = told.preprocessing.kind == "image"
-    return read_known_trigger(path, input_shape=told.input_shape, num_classes=told.num_classes, image=image)
+    return read_known_trigger(
+        storage.fetch(uri, work), input_shape=told.input_shape, num_classes=told.num_classes, image=image
+    )
