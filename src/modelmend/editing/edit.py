@@ -48,7 +48,7 @@ class EditConfig(Record):
     batch_norm: Literal["auto", "frozen", "edited", "re-estimated"] = "auto"
     enough: float = Field(default=0.10, ge=0, le=1, description="probe success at which no edit is needed")
     repair: TuneConfig | None = TuneConfig()
-    rounds: int = Field(default=3, ge=1, description="repair steps; each later one unlearns freshly found triggers too")
+    rounds: int = Field(default=2, ge=1, description="repair steps; each later one unlearns freshly found triggers too")
     max_triggers: int = Field(default=8, ge=1)
     batch_size: int = Field(default=128, ge=1)
 
