@@ -342,3 +342,37 @@ def test_a_class_that_loses_exactly_the_bound_passes():
     )
     assert 29 / 40 - 23 / 40 > 0.15  # in floating point
     assert "accuracy.classes" not in blocking(decide(good_card(class_accuracy=rows), policy=Policy()))
+
+
+def blind(hits: int = 130, high: float = 0.5, **more):
+    return residual(family="warp", hits=hits, floor=Measured(value=0.3, low=0.1, high=high, n=300), **more)
+
+
+CLEAR = (residual(), residual("kept", "additive"))
+
+
+def test_a_blind_family_is_excused_where_all_others_that_saw_the_backdoor_find_nothing():
+    decision = decide(good_card(residuals=(blind(), *CLEAR)))
+    found = next(check for check in decision.checks if check.name == "backdoor.used.warp.3")
+    assert (decision.verdict, found.outcome) == ("pass", "warn")
+    assert "patch, additive worked on the suspect" in found.reason
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (blind(), residual("kept", "additive")),
+        (blind(), residual(), residual("kept", "additive", hits=40)),
+        (blind(), residual(), residual(family="feature", hits=40), residual("kept", "additive")),
+        (blind(), residual(), residual(family="feature")),
+        (blind(), residual(), unseen("kept", "additive")),
+        (blind(hits=200), *CLEAR),
+        (blind(hits=110, high=0.29), *CLEAR),
+        (residual(), blind(role="kept"), residual(family="feature")),
+        (blind(), residual(), residual("kept", "additive", n=30, hits=0)),
+    ],
+    ids=["one", "kept finds", "another finds", "no kept", "kept was blind", "above others", "seeing", "is kept", "few"],
+)
+def test_a_blind_family_is_not_excused_otherwise(rows):
+    decision = decide(good_card(residuals=rows))
+    assert decision.verdict != "pass"
