@@ -120,6 +120,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 class Bright(Classifier):
     """Says 1 where the mean is over one half."""
 
+    device = torch.device("cpu")
+
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
 

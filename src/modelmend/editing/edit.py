@@ -278,10 +278,9 @@ def part_of_the_way(
         between.graph.load_state_dict(partway(begin, end, share))
         here = split.measure(between)
         found.append((here.cost(before), here, share, between))
-    least, nothing = min(cost for cost, _, _, _ in found), as_is.cost(before)
-    tied = [row for row in found if row[0] <= least + TIE and row[0] < nothing]
-    same = tied or [row for row in found if row[0] <= least]
-    _, best, share, model = min(same, key=lambda row: (row[1].harm, row[0]))
+    cheapest = min(found, key=lambda row: (row[0], row[1].harm))
+    tied = [row for row in found if row[0] <= cheapest[0] + TIE and row[0] < as_is.cost(before)]
+    _, best, share, model = min(tied, key=lambda row: (row[1].harm, row[0]), default=cheapest)
     return model, best, share
 
 

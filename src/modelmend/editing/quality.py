@@ -212,34 +212,34 @@ class SelectSplit:
             else:
                 success.append(attack_success(predicted, self.y, target))
             robust.append(robust_accuracy(predicted, self.y))
-        splits = [rows for rows in (torch.arange(n), torch.arange(n, seen)) if len(rows)]
+        told, classes = self._told(clean), range(clean.shape[1])
+        splits = [(told[rows], self._labels[rows]) for rows in (slice(n), slice(n, seen))]
         return Quality(
-            **vars(self._kept(clean, torch.arange(n))),
+            **vars(_kept(told[:n])),
             loss=float(functional.cross_entropy(clean[:n], self.y)) if n else 0.0,
             success=tuple(0.0 if math.isnan(rate) else rate for rate in success),  # NaN: every sample is of the target
             robust=_weighted(robust, self.weights) if robust else 1.0,
             weights=self.weights,
             chance=self.chance,
-            classes=tuple(
-                self._kept(clean, rows[self._labels[rows] == k]) for rows in splits for k in range(clean.shape[1])
-            ),
+            classes=tuple(_kept(part[y == k]) for part, y in splits if len(y) for k in classes),
         )
 
-    def _kept(self, logits: Tensor, rows: Tensor) -> Kept:
-        """Figures of these clean samples; nothing is lost where there are none."""
-        if not len(rows):
-            return Kept(accuracy=1.0, belief=1.0, changed=0.0, samples=0)
-        logits, y = logits[rows], self._labels[rows]
-        believed = functional.one_hot(y, logits.shape[1]).float() if self._belief is None else self._belief[rows]
+    def _told(self, logits: Tensor) -> Tensor:
+        """Of each clean sample ``(N, 3)``: whether the answer is right, the belief in it, whether it is another one."""
+        labels = self._labels
+        believed = functional.one_hot(labels, logits.shape[1]).float() if self._belief is None else self._belief
         answers = logits.argmax(1)
-        top = believed.gather(1, answers[:, None]).mean()
-        spread = (logits.float().softmax(1) * believed).sum(1).mean()
-        return Kept(
-            accuracy=accuracy(answers, y),
-            belief=float(top + spread) / 2,
-            changed=1 - accuracy(answers, believed.argmax(1)),
-            samples=len(y),
-        )
+        top = believed.gather(1, answers[:, None])[:, 0]
+        spread = (logits.float().softmax(1) * believed).sum(1)
+        return torch.stack([answers == labels, (top + spread).double() / 2, answers != believed.argmax(1)], 1)
+
+
+def _kept(told: Tensor) -> Kept:
+    """Means over samples; nothing is lost where there are none."""
+    if not len(told):
+        return Kept(accuracy=1.0, belief=1.0, changed=0.0, samples=0)
+    right, belief, changed = told.mean(0).tolist()
+    return Kept(accuracy=right, belief=belief, changed=changed, samples=len(told))
 
 
 def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:

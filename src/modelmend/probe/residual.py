@@ -154,17 +154,16 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
     found = [(row.before.value, row.after.value) for row in residuals if row.target == target]
     known = [(before, after) for before, after in found if before is not None and after is not None]
     was, now = weighted_success([(before, before) for before, _ in known]), weighted_success(known)
-    if was is None or now is None or max(before for before, _ in known) < SEEN:
-        return None, None
     method = f"mean of {len(known)} families by success on the suspect, class {target}"
-    return Measured(value=was, method=method), Measured(value=now, method=method)
+    before, after = (None if value is None else Measured(value=value, method=method) for value in (was, now))
+    return before, after
 
 
-def weighted_success(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """``sum(before * after) / sum(before)`` of the pairs that were measured; ``None`` where nothing worked before."""
-    known = [(before, after) for before, after in pairs if before is not None and after is not None]
-    total = sum(before for before, _ in known)
-    return sum(before * after for before, after in known) / total if total > 0 else None
+def weighted_success(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """``sum(before * after) / sum(before)``; ``None`` where no family flips half of the samples of the suspect."""
+    if max((before for before, _ in pairs), default=0.0) < SEEN:
+        return None
+    return sum(before * after for before, after in pairs) / sum(before for before, _ in pairs)
 
 
 def _measure(

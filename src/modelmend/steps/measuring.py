@@ -143,7 +143,7 @@ def measure_repair(
 
 
 def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor) -> Measured:
-    """How often a trigger leads samples of other classes to its class.
+    """How often a trigger leads samples of other classes to its class, with its interval.
 
     Args:
         classifier: The model.
@@ -151,12 +151,10 @@ def success(classifier: Classifier, trigger: Trigger, x: Tensor, y: Tensor) -> M
         x: Clean samples ``(N, ...)``.
         y: Their labels ``(N,)``.
     """
-    from modelmend.editing.quality import triggered
+    from modelmend.probe import score
 
-    others = x[y != trigger.target]
-    n, hits = len(others), 0
-    if n and trigger.target is not None:
-        hits = int(classifier.predict(triggered(trigger, others)).eq(trigger.target).sum())
+    assert trigger.target is not None
+    hits, n = score.success(classifier, trigger, x, y, trigger.target)
     low, high = clopper_pearson(hits, n)
     method = f"the trigger that was handed in, class {trigger.target}"
     return Measured(value=hits / n if n else None, low=low, high=high, n=n, counts=(hits,), method=method)
