@@ -30,3 +30,9 @@ def final_measurement(case: Case, classifier: Classifier) -> Figures:
     hit: Tensor = classifier.predict(attack.apply(case.x_final))
     asr = attack_success(hit, case.y_final, attack.target(case.y_final))
     return Figures(acc, asr, robust_accuracy(hit, case.y_final))
+
+
+def class_accuracy(case: Case, classifier: Classifier) -> tuple[float, ...]:
+    """Accuracy of each class that has samples among those that no method has seen."""
+    y, answers = case.y_final, classifier.predict(case.x_final)
+    return tuple(accuracy(answers[y == k], y[y == k]) for k in y.unique().tolist())

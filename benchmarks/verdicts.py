@@ -1,7 +1,7 @@
 """Does the gate's verdict agree with the truth: ``python -m benchmarks.verdicts --data DIR --suite small``.
 
 Each model goes through the whole path, as a user would run it, and in weakened forms of it on purpose: no repair at all,
-pruning without the edit or half of its cuts alone, an edit that is cut short, the way to the repaired weights gone half.
+pruning without the edit or half of its cuts alone, the edit without any cut or cut short, the way to the repaired weights gone half.
 The verdict is set beside the true ASR and accuracy on half B. A *bad* case has a true ASR over 10 %; passing it is a
 false pass. A *good* one has a true ASR under 3 % and lost less than 2 points; blocking it is a false block. One JSON
 file a case; resumable.
@@ -35,7 +35,7 @@ from rich.console import Console
 from scipy.stats import spearmanr
 
 from benchmarks.cases import Case, case_options, clean_references, draw_budget, read_cases, wanted
-from benchmarks.measure import final_measurement
+from benchmarks.measure import class_accuracy, final_measurement
 from benchmarks.reactivation import woken
 from benchmarks.table import interval
 from modelmend import steps
@@ -67,7 +67,7 @@ from modelmend.steps.stores import (
 
 BAD, GOOD, LOST = 0.10, 0.03, 0.02
 LEAST_CUTS = {"pruned": 1, "half-cut": 2}
-VARIANTS = ("whole", "half-way", "pruned", "half-cut", "shallow", "untouched")
+VARIANTS = ("whole", "half-way", "pruned", "half-cut", "edited", "shallow", "untouched")
 
 
 def run_case(
@@ -130,8 +130,10 @@ def _repair(made: dict[str, str], variant: str, seed: int) -> str:
     if variant in ("whole", "pruned"):
         return made["pruned"]
     if not (Path(made["uncut"]) / MANIFEST).is_file():
+        source = open_suspect(made["suspect"])
         with writing(made["uncut"], SCHEMAS["pruned"], producer="prune_neurons", seed=seed) as folder:
-            write_json(folder / "pruning.json", {"cut": []})
+            content = save_classifier(source.classifier, folder, source.info)
+            write_json(folder / "pruning.json", {"cut": [], "content_hash": content})
     return made["uncut"]
 
 
@@ -156,6 +158,7 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
     source = open_suspect(made["suspect"])
     repaired = open_classifier(read_artifact(edited, SCHEMAS["edited"]), source.info)
     truth, before = final_measurement(case, repaired), final_measurement(case, source.classifier)
+    classes = [class_accuracy(case, model) for model in (source.classifier, repaired)]
     attack = None if case.sealed is None else case.sealed.open(purpose=PURPOSE)
     return {
         "model": case.name,
@@ -165,6 +168,7 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
         **_verdict(judged),
         "acc": truth.acc,
         "lost": before.acc - truth.acc,
+        "class_lost": max(was - now for was, now in zip(*classes, strict=True)),
         "asr": truth.asr,
         "asr_before": before.asr,
         "target": getattr(attack, "target_class", None),
@@ -188,6 +192,10 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
 
 def _whole(made: dict[str, str], edited: str, seed: int) -> None:
     steps.edit_weights(made["suspect"], made["samples"], made["evidence"], made["pruned"], edited, seed=seed)
+
+
+def _edited(made: dict[str, str], edited: str, seed: int) -> None:
+    _whole(made | {"pruned": made["uncut"]}, edited, seed)
 
 
 def _pruned(made: dict[str, str], edited: str, seed: int) -> None:
@@ -341,6 +349,7 @@ EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
     "half-way": _half_way,
     "pruned": _pruned,
     "half-cut": _half_cut,
+    "edited": _edited,
     "shallow": _shallow,
     "untouched": _untouched,
 }
@@ -380,12 +389,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             )
     waking = reactivation_table([r for r in rows if r.get("reactivation")])
     lines += ["", *waking] if waking else []
-    heads = "| model | variant | probability | ASR before | ASR | ACC | lost | verdict | blocked by |"
-    lines += ["", heads, "|" + "---|" * 9]
+    heads = "| model | variant | probability | ASR before | ASR | ACC | lost | by a class | verdict | blocked by |"
+    lines += ["", heads, "|" + "---|" * 10]
     for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
         lines.append(
             f"| {r['model']} | {r['variant']} | {r['probability']:.2f} | {_percent(r['asr_before'])} | {_percent(r['asr'])} "
-            f"| {r['acc']:.1%} | {r['lost']:.1%} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
+            f"| {r['acc']:.1%} | {r['lost']:.1%} | {_percent(r.get('class_lost'))} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -431,7 +440,8 @@ def estimated(row: dict[str, Any]) -> float | None:
     """The scorecard's estimate of the attack success left, from a case's residuals."""
     if not row.get("suspects"):
         return None
-    return weighted_success([(r[3], r[4]) for r in row["residuals"] if r[2] == row["suspects"][0]])
+    of = [r for r in row["residuals"] if r[2] == row["suspects"][0]]
+    return weighted_success([(r[3], r[4]) for r in of if r[3] is not None and r[4] is not None])
 
 
 def largest(row: dict[str, Any]) -> float | None:
