@@ -222,6 +222,22 @@ def test_pickled_npz_is_refused(tmp_path):
         read_samples(tmp_path / "s.npz")
 
 
+def test_npz_that_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("modelmend.samples.tables.MAX_UNPACKED", 1000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the arrays were read"))
+    np.savez_compressed(tmp_path / "s.npz", x=np.zeros((4, 8, 8), np.float32), y=np.zeros(4, int))
+    with pytest.raises(SamplesError, match="more than") as error:
+        read_samples(tmp_path / "s.npz")
+    assert "fewer samples" in error.value.fix
+
+
+def test_array_without_an_archive_is_refused(tmp_path):
+    np.save(tmp_path / "s.npy", np.zeros((4, 8, 8)))
+    (tmp_path / "s.npy").rename(tmp_path / "s.npz")
+    with pytest.raises(SamplesError, match="not a readable"):
+        read_samples(tmp_path / "s.npz")
+
+
 def test_ragged_arrays_and_wrong_integers(table):
     with pytest.raises(SamplesError, match="ragged"):
         read_samples(table([[[1, 2], [3]]] * 2))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from modelmend.samples.labels import GROUP_COLUMNS, need_column, to_groups, to_l
 from modelmend.samples.stack import ImageStack, Want
 
 _ROWS_AT_A_TIME = 256
+MAX_UNPACKED = 8 * 1024**3
+"""Bytes of an ``.npz`` file's arrays; a few kilobytes of zeros can unpack to more than a machine holds."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,26 @@ def read_rows(file: Path, columns: Columns, source: str, input_shape: tuple[int,
 
 
 def read_npz(file: Path, want: Want, source: str, kind: str) -> Samples:
-    """Arrays ``x`` (N, ...) and ``y`` (N,), optionally ``groups`` (N,), from an ``.npz`` file without pickles."""
+    """Arrays ``x`` (N, ...) and ``y`` (N,), optionally ``groups`` (N,), from an ``.npz`` file without pickles.
+
+    Raises:
+        SamplesError: not such a file, one that unpacks to more than ``MAX_UNPACKED`` bytes, or arrays that do not fit.
+    """
     try:
+        with ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_UNPACKED:
+            raise SamplesError(
+                f"the arrays hold {unpacked / 1024**3:.1f} GiB, more than the {MAX_UNPACKED // 1024**3} GiB that are read",
+                where=source,
+                fix="give fewer samples; a thousand are plenty",
+            )
         with np.load(file, allow_pickle=False) as stored:
             names = list(stored.files)
             x = stored[need_column("x", names, source, "the array name x")]
             y = to_labels(stored[need_column("y", names, source, "the array name y")], source, "y")
             groups = stored["groups"] if "groups" in names else None
-    except (ValueError, OSError, BadZipFile, EOFError) as error:
+    except (ValueError, OSError, BadZipFile, EOFError, MemoryError, zlib.error) as error:
         raise SamplesError(
             f"not a readable .npz file: {error}", where=source, fix="write it with numpy.savez(x=..., y=...)"
         ) from error
