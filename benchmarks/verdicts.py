@@ -49,7 +49,7 @@ from modelmend.metrics import clopper_pearson
 from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
-from modelmend.probe.residual import weighted_success
+from modelmend.probe.estimate import weighted_success
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modelmend.model.classifier import Classifier
-from modelmend.probe.residual import HARMLESS, attack_success_left, residual
+from modelmend.probe.estimate import attack_success_left
+from modelmend.probe.residual import HARMLESS, residual
 from modelmend.probe.run import probe
 from modelmend.records import Evidence, Measured, Residual
 

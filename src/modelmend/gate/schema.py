@@ -45,6 +45,7 @@ class BackdoorBounds(Section):
     max_success_upper: Rate = 0.25
     max_excess_upper: Rate = 0.15
     max_floor: Rate = 0.30
+    max_estimate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     min_success_before: Rate = 0.50
     level: Level = 0.95
     min_samples: Count = 40

@@ -62,7 +62,8 @@ def measure_repair(
     from modelmend.model.cost import count
     from modelmend.model.groups import find_groups
     from modelmend.model.remove import remove_groups
-    from modelmend.probe.residual import attack_success_left, residual
+    from modelmend.probe.estimate import attack_success_left
+    from modelmend.probe.residual import residual
 
     with stage("measure_repair") as progress, tempfile.TemporaryDirectory() as work:
         source, bank = open_suspect(suspect), open_samples(samples)
