@@ -131,6 +131,12 @@ def test_many_families_that_each_find_a_little_are_too_much_together():
     assert decide(good_card(residuals=weak(70, 70, 70)), policy=loose).verdict == "pass"
 
 
+def test_a_single_family_that_saw_the_backdoor_is_held_to_half():
+    rows = (unseen("kept", "additive"), unseen("used", "warp"))
+    assert blocking(decide(good_card(residuals=(*rows, residual(hits=40))))) == {"backdoor.estimate"}
+    assert decide(good_card(residuals=(*rows, residual(hits=20)))).verdict == "pass"
+
+
 def test_without_a_backdoor_before_nothing_is_estimated():
     clean = good_card(residuals=weak(70, 70, 70), probe_before=evidence(backdoor=False, success=0.05))
     assert decide(clean).verdict == "pass"

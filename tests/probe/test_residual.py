@@ -127,7 +127,9 @@ def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> Non
     before, after = attack_success_left([*rows, row("feature", 3, 0.5, 0.4)], evidence(True, 3, 5))
     assert before is not None and before.value == pytest.approx(1.25 / 1.5)
     assert after is not None and after.value == pytest.approx(0.3 / 1.5)
-    assert "3 families" in after.method
+    assert "2 families" in after.method
+    _, alone = attack_success_left(rows, evidence(True, 3))
+    assert alone is not None and alone.value == 0.1 and "1 family " in alone.method
     assert attack_success_left(rows[1:3], evidence(True, 3)) == (None, None)
     assert attack_success_left([row("patch", 3, 0.4, 0.0)], evidence(True, 3)) == (None, None)
     assert attack_success_left(rows, evidence(False, 3)) == (None, None)
