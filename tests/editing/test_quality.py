@@ -143,6 +143,14 @@ def test_a_class_that_is_given_up_costs_more_than_the_same_loss_spread_out() -> 
     assert spread.cost(start) == pytest.approx(gone.harm + 3 * gone.drop(start) + 10 * max(0, gone.drop(start) - 0.01))
 
 
+def test_a_boundary_that_moves_is_a_loss_of_its_class_though_belief_hardly_falls() -> None:
+    full = Kept(accuracy=0.9, belief=0.9, changed=0.0, samples=40)
+    moved = replace(full, accuracy=0.65, belief=0.84, changed=0.28)
+    assert moved.drop_of_class(full) > 0.1 > 1.5 * moved.drop(full)
+    assert replace(full, accuracy=0.92, belief=0.84).drop_of_class(full) < 0.02
+    assert replace(moved, belief=float("nan")).drop_of_class(full) == pytest.approx(0.25 * 40 / 60)
+
+
 def test_few_samples_of_a_class_say_little() -> None:
     full = Kept(accuracy=1.0, belief=0.9, changed=0.0, samples=60)
     lost = replace(full, accuracy=0.5, belief=0.5, changed=0.5)

@@ -23,11 +23,13 @@ Pair = tuple[Tensor, Tensor]
 
 BUDGET = 0.01
 _STEEP = 10.0
-CLASS_BUDGET = 0.05
-"""Accuracy that one class may lose before it is priced apart."""
+CLASS_BUDGET = 0.08
+"""Estimated accuracy that one class may lose before it is priced apart."""
 _CLASS_STEEP = 4.0
-_FEW = 5
+_FEW = 20
 """A class of so many samples is believed half."""
+_OF_CLASS = 0.65
+"""What a class loses, for each point that its samples lose in right answers and in belief: fitted to six edits."""
 _BELIEF = 0.5
 """Points of accuracy that a point of belief is taken for: where both were measured, belief fell about twice as fast."""
 _OTHERWISE = 0.1
@@ -68,6 +70,17 @@ class Kept:
         weight = bias / (bias + variance) if bias + variance > 0 else 1.0
         return max(0.0, weight * by_label + (1 - weight) * by_belief)
 
+    def drop_of_class(self, before: Kept) -> float:
+        """Loss of accuracy where all samples are of one class, at least 0, shrunk where they are few (ours).
+
+        ``0.65 (fall in right answers + fall in belief)`` times ``n / (n + 20)``. A boundary that moves between two classes
+        costs one of them many answers and little belief; ``drop`` would trust the belief. Without a finite belief the
+        answers decide alone.
+        """
+        answers, belief = before.accuracy - self.accuracy, before.belief - self.belief
+        both = _OF_CLASS * (answers + belief) if math.isfinite(belief) else answers
+        return max(0.0, both) * self.samples / (self.samples + _FEW)
+
 
 @dataclass(frozen=True)
 class Quality(Kept):
@@ -107,7 +120,7 @@ class Quality(Kept):
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``chance * (mean success + (1 - robust) / 4) + 3 drop + 10 max(0, drop - 1 point) + 4 max(0, class drop - 5 points)``,
+        ``chance * (mean success + (1 - robust) / 4) + 3 drop + 10 max(0, drop - 1 point) + 4 max(0, class drop - 8 points)``,
         with ``drop`` the loss of clean accuracy against ``before`` and ``class drop`` that of the class that lost most.
         What a trigger does harms only if there is a backdoor; what accuracy is lost is lost for certain. The mean and not
         the worst, and by weight: among the triggers there often is one that no honest classifier of this size withstands,
@@ -119,13 +132,13 @@ class Quality(Kept):
         return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET) + apart
 
     def class_drop(self, before: Quality) -> float:
-        """Largest loss of a class on either split, ``drop`` of its ``n`` samples times ``n / (n + 5)``.
+        """Largest ``drop_of_class`` on either split; a class without samples is not priced.
 
-        Few samples say little; a class without any is not priced. On the repair split, where there are twice as many, a
-        class that was trained on loses less than it does elsewhere, so neither split may speak for the other.
+        On the repair split, where there are twice as many, a class that was trained on loses less than it does elsewhere, so
+        neither split may speak for the other.
         """
         pairs = zip(self.classes, before.classes, strict=True)
-        return max((now.drop(was) * now.samples / (now.samples + _FEW) for now, was in pairs), default=0.0)
+        return max((now.drop_of_class(was) for now, was in pairs), default=0.0)
 
     def log(self, before: Quality | None = None) -> dict[str, Any]:
         """JSON-ready figures; ``mean_success`` and ``robust`` are by ``weights``, which stand in ``SelectSplit.log``.
