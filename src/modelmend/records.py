@@ -184,7 +184,7 @@ class Scorecard(Record):
     residuals: tuple[Residual, ...] = ()
     attack_before: Measured | None = Field(default=None, description="estimated attack success, as ``attack_after``")
     attack_after: Measured | None = Field(
-        default=None, description="of the first suspect: the families' residuals, weighted by their success before"
+        default=None, description="of the first suspect: mean residual of the families that saw it, by success before"
     )
     known_trigger_before: Measured | None = None
     known_trigger_after: Measured | None = None

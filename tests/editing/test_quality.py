@@ -147,6 +147,7 @@ def test_a_boundary_that_moves_is_a_loss_of_its_class_though_belief_hardly_falls
     full = Kept(accuracy=0.9, belief=0.9, changed=0.0, samples=40)
     moved = replace(full, accuracy=0.65, belief=0.84, changed=0.28)
     assert moved.drop_of_class(full) > 0.1 > 1.5 * moved.drop(full)
+    assert replace(moved, belief=1.0).drop_of_class(full) > 0.1
     assert replace(full, accuracy=0.92, belief=0.84).drop_of_class(full) < 0.02
     assert replace(moved, belief=float("nan")).drop_of_class(full) == pytest.approx(0.25 * 40 / 60)
 

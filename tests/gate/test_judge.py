@@ -102,7 +102,7 @@ def test_the_number_of_gate_samples_needed_is_exact(n, enough):
         ),
         ({"residuals": (residual(hits=100, floor=Measured()), residual("kept", "additive"))}, "backdoor.used.patch.3"),
         ({"residuals": (unseen(), unseen("kept", "additive"))}, "backdoor.seen"),
-        ({"residuals": (unseen(), unseen("kept", "additive"))}, "backdoor.estimate"),
+        ({"residuals": (unseen(), unseen("kept", "additive"))}, "backdoor.estimate.3"),
         ({"probe_before": None}, "backdoor.seen"),
         ({"probe_before": None}, "backdoor.estimate"),
         ({"probe_after": None}, "backdoor.verdict"),
@@ -125,7 +125,7 @@ def weak(*hits: int) -> tuple:
 
 
 def test_many_families_that_each_find_a_little_are_too_much_together():
-    assert blocking(decide(good_card(residuals=weak(70, 70, 70)))) == {"backdoor.estimate"}
+    assert blocking(decide(good_card(residuals=weak(70, 70, 70)))) == {"backdoor.estimate.3"}
     assert decide(good_card(residuals=weak(110, 20, 20))).verdict == "pass"
     loose = Policy(fallback="none", backdoor={"max_estimate": 0.2})
     assert decide(good_card(residuals=weak(70, 70, 70)), policy=loose).verdict == "pass"
@@ -133,8 +133,38 @@ def test_many_families_that_each_find_a_little_are_too_much_together():
 
 def test_a_single_family_that_saw_the_backdoor_is_held_to_half():
     rows = (unseen("kept", "additive"), unseen("used", "warp"))
-    assert blocking(decide(good_card(residuals=(*rows, residual(hits=40))))) == {"backdoor.estimate"}
+    assert blocking(decide(good_card(residuals=(*rows, residual(hits=40))))) == {"backdoor.estimate.3"}
     assert decide(good_card(residuals=(*rows, residual(hits=20)))).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [Measured(), Measured(value=1000.0, high=1000.0, n=360), Measured(value=0.97, high=0.98, n=360, counts=(3,))],
+)
+def test_a_figure_before_the_repair_that_contradicts_itself_does_not_weigh(before):
+    for spoiled in range(4):
+        rows = [
+            row.model_copy(update={"before": before}) if place == spoiled else row
+            for place, row in enumerate(weak(20, 20, 20))
+        ]
+        assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=tuple(rows))))
+
+
+def test_a_family_that_is_counted_twice_does_not_dilute():
+    rows = (*weak(110, 60, 60), *(residual(hits=0) for _ in range(6)))
+    assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=rows)))
+
+
+def test_every_class_that_a_family_saw_is_estimated():
+    moved = tuple(row.model_copy(update={"target": 1}) for row in weak(70, 70, 70))
+    assert blocking(decide(good_card(residuals=(*weak(8, 8, 8), *moved)))) == {"backdoor.estimate.1"}
+
+
+def test_a_policy_says_from_when_on_a_family_saw_the_backdoor():
+    third = tuple(row.model_copy(update={"before": rate(150, 360)}) for row in weak(8, 8, 8))
+    assert decide(good_card(residuals=third)).verdict == "refuse"
+    looser = Policy(fallback="none", backdoor={"min_success_before": 0.3})
+    assert decide(good_card(residuals=third), policy=looser).verdict == "pass"
 
 
 def test_without_a_backdoor_before_nothing_is_estimated():
@@ -371,35 +401,51 @@ def test_a_class_that_loses_exactly_the_bound_passes():
     assert "accuracy.classes" not in blocking(decide(good_card(class_accuracy=rows), policy=Policy()))
 
 
-def blind(hits: int = 130, high: float = 0.5, **more):
+def blind(hits: int = 90, high: float = 0.5, **more):
     return residual(family="warp", hits=hits, floor=Measured(value=0.3, low=0.1, high=high, n=300), **more)
 
 
-CLEAR = (residual(), residual("kept", "additive"))
+def clear(*families: str):
+    return tuple(residual(family=family, hits=4) for family in families)
+
+
+KEPT = residual("kept", "additive", hits=4)
+
+
+def warp(rows):
+    decision = decide(good_card(residuals=rows))
+    return decision, next(check for check in decision.checks if check.name == "backdoor.used.warp.3")
 
 
 def test_a_blind_family_is_excused_where_the_estimate_is_small_and_the_kept_family_finds_nothing():
-    decision = decide(good_card(residuals=(blind(), *CLEAR)))
-    found = next(check for check in decision.checks if check.name == "backdoor.used.warp.3")
+    decision, found = warp((blind(), *clear("patch"), KEPT))
     assert (decision.verdict, found.outcome) == ("pass", "warn")
     assert "additive, kept back, worked on the suspect" in found.reason
+
+
+def blind_before(hits: int):
+    return blind().model_copy(update={"before": rate(hits, 360)})
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        (blind(), residual("kept", "additive")),
-        (blind(), residual(), residual("kept", "additive", hits=40)),
-        (blind(), *(residual(family=name, hits=70) for name in ("patch", "feature")), residual("kept", "additive")),
-        (blind(), residual(), residual(family="feature")),
-        (blind(), residual(), unseen("kept", "additive")),
-        (blind(hits=200), *CLEAR),
-        (blind(hits=110, high=0.29), *CLEAR),
-        (residual(), blind(role="kept"), residual(family="feature")),
-        (blind(), residual(), residual("kept", "additive", n=30, hits=0)),
+        (blind(hits=80), KEPT),
+        (blind(), *clear("patch", "spectral"), residual("kept", "additive", hits=40)),
+        (blind(), *(residual(family=name, hits=70) for name in ("patch", "feature")), KEPT),
+        (blind(), *clear("patch", "spectral")),
+        (blind(), *clear("patch", "spectral"), unseen("kept", "additive")),
+        (blind(hits=200), *clear("patch", "spectral", "feature"), KEPT),
+        (blind(high=0.29, hits=110), *clear("patch", "spectral"), KEPT),
+        (blind(), *clear("patch"), residual("kept", "additive", n=30, hits=0)),
+        (blind_before(170), *clear("patch", "spectral"), KEPT),
+        (blind(), *clear("patch"), residual("kept", "additive", hits=4, floor=floor(0.3, 0.5))),
     ],
-    ids=["one", "kept finds", "others find", "no kept", "kept was blind", "above others", "seeing", "is kept", "few"],
-)
+    ids=[
+        "no other", "kept finds", "others find", "no kept", "kept never saw", "above others", "seeing", "few", "never saw",
+        "kept is blind",
+    ],
+)  # fmt: skip
 def test_a_blind_family_is_not_excused_otherwise(rows):
-    decision = decide(good_card(residuals=rows))
-    assert decision.verdict != "pass"
+    decision, found = warp(rows)
+    assert (decision.verdict, found.outcome) == ("refuse", "fail")

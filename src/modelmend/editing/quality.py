@@ -29,7 +29,7 @@ _CLASS_STEEP = 4.0
 _FEW = 20
 """A class of so many samples is believed half."""
 _OF_CLASS = 0.65
-"""What a class loses, for each point that its samples lose in right answers and in belief: fitted to six edits."""
+"""What a class loses, as a share of what its samples lose in right answers and in belief together: fitted to six edits."""
 _BELIEF = 0.5
 """Points of accuracy that a point of belief is taken for: where both were measured, belief fell about twice as fast."""
 _OTHERWISE = 0.1
@@ -73,12 +73,12 @@ class Kept:
     def drop_of_class(self, before: Kept) -> float:
         """Loss of accuracy where all samples are of one class, at least 0, shrunk where they are few (ours).
 
-        ``0.65 (fall in right answers + fall in belief)`` times ``n / (n + 20)``. A boundary that moves between two classes
+        ``0.65 (fall in right answers + fall in belief, if it fell)`` times ``n / (n + 20)``. A boundary that moves between two classes
         costs one of them many answers and little belief; ``drop`` would trust the belief. Without a finite belief the
         answers decide alone.
         """
         answers, belief = before.accuracy - self.accuracy, before.belief - self.belief
-        both = _OF_CLASS * (answers + belief) if math.isfinite(belief) else answers
+        both = _OF_CLASS * (answers + max(0.0, belief)) if math.isfinite(belief) else answers
         return max(0.0, both) * self.samples / (self.samples + _FEW)
 
 

@@ -120,7 +120,7 @@ def recheck(
                 f"the decision is about {said}, this is {found}",
                 where=model_path,
                 field=field,
-                fix="register with the artifacts and the policy of one and the same run",
+                fix="register with the artifacts and the policy of one and the same run, or judge that run again",
             )
     if not decision.checks or any(check.blocks for check in decision.checks):
         raise RegistryError("the decision says pass although a check blocks", field="checks", fix="judge again")

@@ -82,8 +82,10 @@ def comparison(facts: Mapping[str, Any]) -> list[Line]:
         lines.append(Line("Clean accuracy", _percent(before), _percent(after), note, kept))
         if left := card.get("attack_after"):
             was, now = _value(card.get("attack_before")), _value(left)
-            note = f"{left.get('method')}; the policy bounds every single family"
+            bounds = [check for check in checks if str(check.get("name")).startswith("backdoor.estimate.")]
+            asked = f"; at most {_percent(bounds[0].get('bound'))}" if bounds else ""
             better = False if any(name.startswith("backdoor") for name in blocked) else _less(was, now)
+            note = f"{left.get('method')}{asked}"
             lines.append(Line("Attack success, estimated", _percent(was), _percent(now), note, better))
         for role, title in (("used", "Trigger success, families used"), ("kept", "Trigger success, family kept back")):
             rows = [row for row in card.get("residuals") or [] if row.get("role") == role]

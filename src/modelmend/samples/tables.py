@@ -22,6 +22,8 @@ from modelmend.samples.stack import ImageStack, Want
 _ROWS_AT_A_TIME = 256
 MAX_UNPACKED = 8 * 1024**3
 """Bytes of an ``.npz`` file's arrays; a few kilobytes of zeros can unpack to more than a machine holds."""
+_UNREADABLE = (ValueError, OSError, BadZipFile, EOFError, MemoryError, NotImplementedError, RuntimeError, zlib.error)
+"""What damaged, encrypted or foreign archives raise."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def read_npz(file: Path, want: Want, source: str, kind: str) -> Samples:
             x = stored[need_column("x", names, source, "the array name x")]
             y = to_labels(stored[need_column("y", names, source, "the array name y")], source, "y")
             groups = stored["groups"] if "groups" in names else None
-    except (ValueError, OSError, BadZipFile, EOFError, MemoryError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise SamplesError(
             f"not a readable .npz file: {error}", where=source, fix="write it with numpy.savez(x=..., y=...)"
         ) from error
