@@ -356,7 +356,8 @@ EDITS: dict[str, Callable[[dict[str, str], str, int], None]] = {
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: counts of agreement with exact intervals, then every case."""
+    """Markdown: counts of agreement with exact intervals, each repaired model once, then every case."""
+    every, rows = rows, distinct(rows)
     bad = [r for r in rows if r["infected"] and r["asr"] is not None and r["asr"] > BAD]
     good = [r for r in rows if (r["asr"] or 0.0) < GOOD and r["lost"] < LOST and (r["infected"] or r["asr"] is None)]
     seen = [r for r in bad if r["probability"] >= 0.5]
@@ -391,12 +392,20 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     lines += ["", *waking] if waking else []
     heads = "| model | variant | probability | ASR before | ASR | ACC | lost | by a class | verdict | blocked by |"
     lines += ["", heads, "|" + "---|" * 10]
-    for r in sorted(rows, key=lambda r: (r["model"], r["variant"])):
+    for r in sorted(every, key=lambda r: (r["model"], r["variant"])):
         lines.append(
             f"| {r['model']} | {r['variant']} | {r['probability']:.2f} | {_percent(r['asr_before'])} | {_percent(r['asr'])} "
             f"| {r['acc']:.1%} | {r['lost']:.1%} | {_percent(r.get('class_lost'))} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those of a variant that left the same model as another: the same accuracy and ASR on half B."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for r in sorted(rows, key=lambda r: VARIANTS.index(r["variant"])):
+        first.setdefault((r["model"], r.get("seed"), r["acc"], r["asr"]), r)
+    return list(first.values())
 
 
 def reactivation_table(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -41,7 +41,7 @@ def test_a_false_pass_is_a_passed_model_with_more_than_a_tenth_left():
 def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
     rows = [
         row("a", 0.02, "refuse"),
-        row("a", 0.02, "pass"),
+        row("a", 0.01, "pass"),
         row("b", 0.02, "refuse", lost=0.03),
         row("c", None, "fallback", infected=False),
         row("d", 0.05, "refuse", infected=False),
@@ -49,10 +49,15 @@ def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
     assert counts(rows, "false block") == ["3", "2", "2"]
 
 
+def test_a_model_that_several_variants_left_is_counted_once():
+    rows = [row("a", 0.5, "pass") | {"variant": variant} for variant in ("untouched", "edited", "whole")]
+    assert counts([*rows, row("b", 0.5, "pass"), row("a", 0.6, "pass")], "false pass") == ["3", "2", "3"]
+
+
 def test_what_the_probe_missed_and_what_only_other_checks_block_are_told_apart():
     rows = [
         row("a", 0.5, "pass") | {"probability": 0.2},
-        row("a", 0.5, "refuse") | {"blocking": ["accuracy.drop"]},
+        row("a", 0.4, "refuse") | {"blocking": ["accuracy.drop"]},
         row("b", 0.5, "refuse") | {"blocking": ["accuracy.drop", "backdoor.used.patch.2"]},
         row("c", 0.01, "refuse") | {"blocking": ["accuracy.drop"]},
     ]
