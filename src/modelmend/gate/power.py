@@ -111,7 +111,7 @@ def power_table(policy: Policy, sizes: tuple[int, ...] = (100, 200, 400, 800, 20
     rows = [f"Policy `{policy.name}` needs at least {needed(policy)} gate samples.\n\n"]
     for title, rates, probability in (
         ("true accuracy drop", (0.0, 0.005, 0.01, 0.02, 0.04, 0.06), accuracy_pass_probability),
-        ("true trigger success", (0.0, 0.05, 0.10, 0.20, 0.30, 0.50), residual_pass_probability),
+        ("true success of one family's trigger", (0.0, 0.05, 0.10, 0.20, 0.30, 0.50), residual_pass_probability),
     ):
         rows.append(head.format(title))
         for rate in rates:

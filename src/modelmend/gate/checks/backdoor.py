@@ -9,7 +9,7 @@ from modelmend.gate.checks.base import Case, Outcome, check, line, within
 from modelmend.gate.checks.bounds import Unusable, drop_lower, drop_upper, proportion_upper
 from modelmend.gate.power import needed_for_residual
 from modelmend.probe.estimate import describe, families_that_saw, weighted_success
-from modelmend.records import Check, Measured, Residual
+from modelmend.records import Check, Evidence, Measured, Residual
 
 USED = "Trigger families that the repair used find nothing more"
 KEPT = "A trigger family that the repair never saw finds nothing"
@@ -56,7 +56,7 @@ def estimate(case: Case) -> Iterator[Check]:
     if found is None:
         yield line(name, ESTIMATE, "not_run", "the suspect was not probed", bound=bounds.max_estimate)
     elif not found.backdoor:
-        yield line(name, ESTIMATE, "pass", "the probe found no backdoor in the suspect", bound=bounds.max_estimate)
+        yield line(name, ESTIMATE, "pass", _unseen(found), bound=bounds.max_estimate)
     elif not found.suspects:
         yield line(name, ESTIMATE, "inconclusive", "the probe names no class", bound=bounds.max_estimate)
     else:
@@ -95,7 +95,7 @@ def seen(case: Case) -> Iterator[Check]:
         yield line("backdoor.seen", SEEN, "not_run", "the suspect was not probed", bound=bound)
         return
     if not found.backdoor:
-        yield line("backdoor.seen", SEEN, "pass", "the probe found no backdoor in the suspect", bound=bound)
+        yield line("backdoor.seen", SEEN, "pass", _unseen(found), bound=bound)
         return
     accused = found.suspects[:1]
     rows = [row for row in case.scorecard.residuals if row.target in accused and row.before.value is not None]
@@ -221,6 +221,10 @@ def _excused(case: Case, row: Residual, need: int) -> str | None:
     )
     families = ", ".join(other.family for other in kept)
     return f"{families}, kept back, worked on the suspect and finds nothing" if kept and clear else None
+
+
+def _unseen(found: Evidence) -> str:
+    return f"the probe found no backdoor in the suspect (probability {_percent(found.probability)}): nothing to judge"
 
 
 def _blind(case: Case, row: Residual) -> bool:
