@@ -274,3 +274,10 @@ def test_holes_anywhere_never_stop_the_report(seed):
 )
 def test_numbers_read_well(value, shown):
     assert html.number(value) == shown
+
+
+def test_a_pass_says_that_a_probe_which_found_nothing_can_miss_a_backdoor(tmp_path):
+    card = good_card(probe_before=evidence(backdoor=False, success=0.26))
+    first = first_screen(written(tmp_path, **everything(scorecard=card)))
+    assert "The probe found no backdoor in this model (probability 26.0 %), and it can miss one" in first
+    assert "can miss one" not in first_screen(written(tmp_path, **everything()))

@@ -138,6 +138,11 @@ def _effect(facts: Mapping[str, Any]) -> str:
     if drop is None or was is None or now is None:
         return ""
     cost = "costs no" if drop <= 0 else f"costs {100 * drop:.1f} points of"
+    found = card.get("probe_before") or {}
+    if found.get("backdoor") is False:
+        chance = _percent(found.get("probability"))
+        told = f"The probe found no backdoor in this model (probability {chance}), and it can miss one."
+        return f"{told} The repair {cost} clean accuracy."
     return (
         f"The repair {cost} clean accuracy; the strongest trigger that a fresh search finds worked on "
         f"{100 * was:.0f} % of the samples before and works on {100 * now:.0f} % now."
