@@ -49,7 +49,7 @@ from modelmend.metrics import clopper_pearson
 from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
-from modelmend.probe.estimate import weighted_success
+from modelmend.probe.estimate import SEEN, weighted_success
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
@@ -449,8 +449,8 @@ def estimated(row: dict[str, Any]) -> float | None:
     """The scorecard's estimate of the attack success left, from a case's residuals."""
     if not row.get("suspects"):
         return None
-    of = [r for r in row["residuals"] if r[2] == row["suspects"][0]]
-    return weighted_success([(r[3], r[4]) for r in of if r[3] is not None and r[4] is not None])
+    of = [r for r in row["residuals"] if r[2] == row["suspects"][0] and None not in (r[3], r[4])]
+    return weighted_success([(r[3], r[4]) for r in of if r[3] >= SEEN])
 
 
 def largest(row: dict[str, Any]) -> float | None:

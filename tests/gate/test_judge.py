@@ -167,6 +167,13 @@ def test_a_policy_says_from_when_on_a_family_saw_the_backdoor():
     assert decide(good_card(residuals=third), policy=looser).verdict == "pass"
 
 
+def test_where_nothing_worked_before_there_is_nothing_to_estimate():
+    never = tuple(row.model_copy(update={"before": rate(0, 360)}) for row in weak(8, 8, 8))
+    assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=never)))
+    anything = Policy(fallback="none", backdoor={"min_success_before": 0.0})
+    assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=never), policy=anything))
+
+
 def test_without_a_backdoor_before_nothing_is_estimated():
     clean = good_card(residuals=weak(70, 70, 70), probe_before=evidence(backdoor=False, success=0.05))
     assert decide(clean).verdict == "pass"

@@ -31,11 +31,9 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
     target = evidence.suspects[0]
     saw = [row for row in families_that_saw(residuals, target) if row.after.value is not None]
     known = [(row.before.value or 0.0, row.after.value or 0.0) for row in saw]
+    was, now = weighted_success([(before, before) for before, _ in known]), weighted_success(known)
     method = f"{describe(saw)}, class {target}"
-    before, after = (
-        None if value is None else Measured(value=value, method=method)
-        for value in (weighted_success([(was, was) for was, _ in known]), weighted_success(known))
-    )
+    before, after = (None if value is None else Measured(value=value, method=method) for value in (was, now))
     return before, after
 
 
@@ -44,11 +42,11 @@ def describe(saw: Sequence[Residual]) -> str:
     return f"mean of {'1 family' if len(saw) == 1 else f'{len(saw)} families'} by success on the suspect"
 
 
-def weighted_success(pairs: Sequence[tuple[float, float]], least: float = SEEN) -> float | None:
-    """``sum(before * after) / sum(before)`` over the pairs whose ``before`` is at least ``least``; ``None`` without any (ours).
+def weighted_success(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """``sum(before * after) / sum(before)`` over families that saw the backdoor; ``None`` where nothing worked before (ours).
 
     A family that never saw the backdoor says nothing about it, and the largest of many searches is often one for a natural
     trigger.
     """
-    seen = [(before, after) for before, after in pairs if before >= least]
-    return sum(before * after for before, after in seen) / sum(before for before, _ in seen) if seen else None
+    total = sum(before for before, _ in pairs)
+    return sum(before * after for before, after in pairs) / total if total > 0 else None

@@ -73,12 +73,13 @@ def _estimated(case: Case, target: int) -> Check:
         return line(name, title, "inconclusive", "a family was counted twice", bound=bounds.max_estimate)
     level = case.policy.bound_level(bounds.level, case.looks)
     try:
-        for figure in (figure for row in rows for figure in (row.before, row.after)):
-            proportion_upper(figure, level)  # what contradicts itself may not weigh
+        for row in rows:  # what contradicts itself may not weigh
+            proportion_upper(row.before, level)
+            proportion_upper(row.after, level)
     except Unusable as error:
         return line(name, title, "inconclusive", f"a family before or after: {error}", bound=bounds.max_estimate)
     saw = families_that_saw(rows, target, bounds.min_success_before)
-    left = weighted_success([(row.before.value or 0.0, row.after.value or 0.0) for row in saw], 0.0)
+    left = weighted_success([(row.before.value or 0.0, row.after.value or 0.0) for row in saw])
     if left is None:
         reason = f"no family flips {_percent(bounds.min_success_before)} of the suspect's samples to this class"
         return line(name, title, "inconclusive", reason, bound=bounds.max_estimate)
