@@ -388,6 +388,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
                 f"Rank correlation of the {title} with the true ASR: {value:.2f} "
                 f"({low:.2f} .. {high:.2f}, models drawn anew) over {count} cases.\n"
             )
+    lines += repairs(every)
     waking = reactivation_table([r for r in rows if r.get("reactivation")])
     lines += ["", *waking] if waking else []
     heads = "| model | variant | probability | ASR before | ASR | ACC | lost | by a class | verdict | blocked by |"
@@ -398,6 +399,19 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
             f"| {r['acc']:.1%} | {r['lost']:.1%} | {_percent(r.get('class_lost'))} | {r['verdict']} | {', '.join(r['blocking'][:3])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def repairs(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What whole repairs of infected models leave and cost; no line without one."""
+    whole = [r for r in rows if r["variant"] == "whole" and r["infected"] and r["asr"] is not None]
+    if not whole:
+        return []
+    left, lost, before = (np.array([r[name] for r in whole]) for name in ("asr", "lost", "asr_before"))
+    return [
+        f"Whole repairs of {len(whole)} infected models: ASR {before.mean():.1%} -> {left.mean():.1%} on average, "
+        f"median {np.median(left):.1%}, worst {left.max():.1%}; {lost.mean():.1%} of accuracy lost on average, "
+        f"at most {lost.max():.1%}.\n"
+    ]
 
 
 def distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -506,11 +520,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("verdicts/work"), help="evidence and repaired models")
     parser.add_argument("--more", type=int, default=0, help="further samples for the accuracy, in a second judgement")
     parser.add_argument("--reactivate", action="store_true", help="try to wake what whole repairs have put to sleep")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the table of the finished cases")
     told = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     told.out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
-    cases = read_cases(told.suite, told.data, told.zoo)
+    cases = [] if told.table else read_cases(told.suite, told.data, told.zoo)
     references = clean_references(cases)
     for case in cases:
         if wanted(case, told.only):

@@ -49,6 +49,19 @@ def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
     assert counts(rows, "false block") == ["3", "2", "2"]
 
 
+def test_what_whole_repairs_leave_is_summed_up_for_infected_models_alone():
+    rows = [
+        row("a", 0.01, "pass", lost=0.01),
+        row("b", 0.04, "pass", lost=0.03),
+        row("c", None, "pass", infected=False),
+    ]
+    rows.append(row("a", 0.9, "refuse") | {"variant": "untouched"})
+    line = next(line for line in summary(rows).splitlines() if line.startswith("Whole repairs"))
+    assert "of 2 infected models: ASR 100.0% -> 2.5% on average, median 2.5%, worst 4.0%" in line
+    assert "2.0% of accuracy lost on average, at most 3.0%" in line
+    assert "Whole repairs" not in summary(rows[-1:])
+
+
 def test_a_model_that_several_variants_left_is_counted_once():
     rows = [row("a", 0.5, "pass") | {"variant": variant} for variant in ("untouched", "edited", "whole")]
     assert counts([*rows, row("b", 0.5, "pass"), row("a", 0.6, "pass")], "false pass") == ["3", "2", "3"]

@@ -7,7 +7,7 @@ from modelmend.probe.calibration import probability
 from modelmend.probe.score import support
 from modelmend.records import ClassEvidence, Evidence
 
-FAMILIES = ("patch", "additive", "warp", "spectral", "feature", "unlearning", "margin")
+FAMILIES = ("patch", "additive", "warp", "spectral", "wave", "feature", "unlearning", "margin")
 
 
 def rows(anomalies: dict[int, float], families: tuple[str, ...] = FAMILIES) -> tuple[ClassEvidence, ...]:

@@ -8,7 +8,7 @@ from modelmend.errors import InputError
 from modelmend.model.classifier import Classifier
 from modelmend.probe.families import FAMILIES, TriggerFamily
 
-USED = ("patch", "additive", "warp", "spectral", "feature")
+USED = ("patch", "additive", "warp", "spectral", "wave", "feature")
 KEPT = "unlearning"
 
 

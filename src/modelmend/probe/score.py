@@ -128,7 +128,7 @@ def corroborated(classes: Sequence[ClassEvidence]) -> list[ClassEvidence]:
 def support(classes: Sequence[ClassEvidence]) -> dict[int, float]:
     """Target -> sum of ``log(1 + lead)`` over the families whose first class it is (ours).
 
-    One family that is far ahead counts, and so do several that agree with a small lead each: by chance seven families
+    One family that is far ahead counts, and so do several that agree with a small lead each: by chance eight families
     seldom name the same class.
     """
     classes = corroborated(classes)

@@ -8,6 +8,7 @@ from modelmend.probe.families.patch import PatchForm
 from modelmend.probe.families.spectral import SpectralForm
 from modelmend.probe.families.unlearning import unlearned
 from modelmend.probe.families.warp import WarpForm
+from modelmend.probe.families.wave import WaveForm, try_waves
 
 FAMILIES: dict[str, TriggerFamily] = {
     family.name: family
@@ -18,6 +19,9 @@ FAMILIES: dict[str, TriggerFamily] = {
         ),
         TriggerFamily("warp", "warp", WarpForm, images=True, noise=0.3, source="WaNet, arXiv 2102.10369"),
         TriggerFamily("spectral", "spectral", SpectralForm, images=True, noise=0.25, source="SIG, arXiv 1902.11237"),
+        TriggerFamily(
+            *("wave", "wave", WaveForm), begin=try_waves, images=True, noise=0.3, source="SIG, arXiv 1902.11237"
+        ),
         TriggerFamily(
             *("feature", "feature", generator_or_additive),
             view=decoupled,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from modelmend.model.classifier import Classifier
 from modelmend.probe.fast import fast_copy
-from modelmend.probe.form import Form
+from modelmend.probe.form import Form, Parameters
 from modelmend.probe.search import Fit, Forward, SearchConfig, search
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 
-Kind = Literal["patch", "additive", "warp", "spectral", "feature", "unlearning"]
+Kind = Literal["patch", "additive", "warp", "spectral", "wave", "feature", "unlearning"]
+Start = Callable[[Sequence[int], torch.Generator], Parameters]
+"""Starting parameters of a search for some targets."""
 
 
 class View(Protocol):
@@ -50,6 +52,7 @@ class Opened:
         form: Its parametrisation.
         x: Clean samples that triggers are fitted on.
         y: Their labels.
+        start: Where a search starts, when that is not random.
     """
 
     family: TriggerFamily
@@ -57,6 +60,7 @@ class Opened:
     form: Form
     x: Tensor
     y: Tensor
+    start: Start | None = None
 
     def search(
         self,
@@ -84,6 +88,7 @@ class Opened:
             seed=seed,
             config=settings,
             radius=sizes,
+            start=self.start,
             progress=progress,
         )
 
@@ -113,6 +118,7 @@ class TriggerFamily:
         kind: What the family looks at; the verdict needs one of another kind than those used in the repair.
         form: Makes the parametrisation for samples ``(N, ...)``.
         view: Makes the function that is searched.
+        begin: Looks for where to start, once for all classes; random starts without it.
         images: Samples must be images ``(N, C, H, W)``.
         needs_batch_norm: Works only where the model has batch norm; ``substitute`` is used elsewhere.
         substitute: Name of the family to use instead.
@@ -125,6 +131,7 @@ class TriggerFamily:
     kind: Kind
     form: Callable[[Tensor], Form]
     view: View = model_itself
+    begin: Callable[[Forward, Any, Tensor, Tensor], Start] | None = None
     images: bool = False
     needs_batch_norm: bool = False
     substitute: str | None = None
@@ -142,7 +149,9 @@ class TriggerFamily:
             seed: Of all draws.
         """
         x, y = x.to(classifier.device), y.to(classifier.device)
-        return Opened(self, self.view(classifier, x, y, seed=seed), self.form(x), x, y)
+        forward, form = self.view(classifier, x, y, seed=seed), self.form(x)
+        start = None if self.begin is None else self.begin(forward, form, x, y)
+        return Opened(self, forward, form, x, y, start)
 
     def fit(self, classifier: Classifier, x: Tensor, y: Tensor, target: int, *, seed: int, steps: int = 100) -> Trigger:
         """The candidate for one class, after ``steps`` updates."""
