@@ -22,6 +22,7 @@ from modelmend.editing.tuning import TuneConfig, tune
 from modelmend.errors import InputError
 from modelmend.metrics import sample_passes
 from modelmend.model.classifier import Classifier
+from modelmend.probe.accused import DOUBTFUL
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 from modelmend.records import Record
@@ -31,8 +32,6 @@ SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TIE = 0.03
 """Costs that differ by less are taken for the same: the first point of accuracy costs as much, and the select split knows it
 no better."""
-LIKELY = 0.5
-"""Probability of a backdoor from which its triggers are unlearned."""
 AnyKept = TypeVar("AnyKept", bound=Kept)
 Reprobe = Callable[[Classifier, int], Sequence[Trigger]]
 """Finds fresh candidate triggers on an edited model; takes a seed."""
@@ -85,8 +84,8 @@ def edit(
         reprobe: Looks for fresh triggers between rounds; without it there is one round.
         reference: The model whose clean behaviour is to be kept, when ``classifier`` was repaired before: accuracy is
             held against it, and the repair step distils from it. ``classifier`` itself when not given.
-        chance: Probability that there is a backdoor, by the probe. Under one half nothing is edited: a clean model has
-            triggers, too, and unlearning them costs it accuracy for nothing.
+        chance: Probability that there is a backdoor, by the probe. Under ``DOUBTFUL`` nothing is edited: a clean model has
+            triggers, too, and unlearning them costs it accuracy for nothing. From there on the verdict judges them.
 
     Returns:
         The edited model, its exact delta and a log: ``edited``, ``reason``, ``before``, ``judged_by``, ``scaled``, ``after``,
@@ -109,7 +108,7 @@ def edit(
     log: dict[str, Any] = {"method": "activation-guided edit", "before": as_is.log(before), "batch_norm": "frozen"}
     log["judged_by"] = split.log()
     result = classifier.clone().frozen()
-    if chance < LIKELY or before.worst <= config.enough:
+    if chance < DOUBTFUL or before.worst <= config.enough:
         log |= {"edited": False, "reason": _unneeded(before, config, chance), "after": as_is.log(before)}
         return _finish(classifier, result, log, started, spent)
 
@@ -194,7 +193,7 @@ def _higher(start: AnyKept, own: Kept) -> AnyKept:
 
 
 def _unneeded(before: Quality, config: EditConfig, chance: float) -> str:
-    if chance < LIKELY:
+    if chance < DOUBTFUL:
         return f"no edit: the probe sees no backdoor (probability {chance:.3f}), so its triggers are natural ones"
     if not before.success:
         return "no edit needed: there are no candidate triggers"

@@ -16,7 +16,7 @@ from modelmend.records import ClassEvidence, Evidence
 CLOSE = 0.5
 """Share of the first suspect's suspicion from which another may as well be the one."""
 DOUBTFUL = 0.45
-"""Probability of a backdoor under which nobody but the first suspect is gone after."""
+"""Probability of a backdoor under which a model is taken for clean: nothing is edited, and no class judged as accused."""
 
 T = TypeVar("T", bound=Trigger)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_file, write_json
 from modelmend.events import Stage, stage
-from modelmend.probe.accused import accused, against
+from modelmend.probe.accused import DOUBTFUL, accused, against
 from modelmend.progress import silent
 from modelmend.records import Evidence
 from modelmend.steps.stores import (
@@ -128,10 +128,8 @@ def to_unlearn(
 
     They are not searched for where nothing will be edited.
     """
-    from modelmend.editing.edit import LIKELY
-
     known = against(triggers, accused(found))
-    return known if chance(found) < LIKELY else [*known, *search_again(fit, found)(classifier, seed + 1)]
+    return known if chance(found) < DOUBTFUL else [*known, *search_again(fit, found)(classifier, seed + 1)]
 
 
 def edit_weights(
