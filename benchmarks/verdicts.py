@@ -407,8 +407,9 @@ def repairs(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not whole:
         return []
     left, lost, before = (np.array([r[name] for r in whole]) for name in ("asr", "lost", "asr_before"))
+    models = len({r["model"] for r in whole})
     return [
-        f"Whole repairs of {len(whole)} infected models: ASR {before.mean():.1%} -> {left.mean():.1%} on average, "
+        f"Whole repairs of {models} infected models ({len(whole)} cases): ASR {before.mean():.1%} -> {left.mean():.1%} on average, "
         f"median {np.median(left):.1%}, worst {left.max():.1%}; {lost.mean():.1%} of accuracy lost on average, "
         f"at most {lost.max():.1%}.\n"
     ]
@@ -520,7 +521,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("verdicts/work"), help="evidence and repaired models")
     parser.add_argument("--more", type=int, default=0, help="further samples for the accuracy, in a second judgement")
     parser.add_argument("--reactivate", action="store_true", help="try to wake what whole repairs have put to sleep")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the table of the finished cases")
+    parser.add_argument("--table", action="store_true", help="run no case, only judge the finished ones and print")
     told = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     told.out.mkdir(parents=True, exist_ok=True)

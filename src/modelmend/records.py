@@ -122,6 +122,10 @@ class ClassEvidence(Record):
     size: Figure = Field(default=None, description="family's own size of the perturbation")
 
 
+DOUBTFUL = 0.45
+"""Probability of a backdoor under which a model is taken for clean: nothing is edited, and the probe accuses no class."""
+
+
 class Evidence(Record):
     """``evidence.json``: the probe's answer."""
 
@@ -137,6 +141,11 @@ class Evidence(Record):
     seed: int
     seconds: float
     passes: float
+
+    @property
+    def suspected(self) -> bool:
+        """Whether the probe saw a backdoor, or is in doubt: what is repaired, and judged."""
+        return self.backdoor or (self.probability or 0.0) >= DOUBTFUL
 
 
 class Residual(Record):

@@ -57,7 +57,7 @@ def test_what_whole_repairs_leave_is_summed_up_for_infected_models_alone():
     ]
     rows.append(row("a", 0.9, "refuse") | {"variant": "untouched"})
     line = next(line for line in summary(rows).splitlines() if line.startswith("Whole repairs"))
-    assert "of 2 infected models: ASR 100.0% -> 2.5% on average, median 2.5%, worst 4.0%" in line
+    assert "of 2 infected models (2 cases): ASR 100.0% -> 2.5% on average, median 2.5%, worst 4.0%" in line
     assert "2.0% of accuracy lost on average, at most 3.0%" in line
     assert "Whole repairs" not in summary(rows[-1:])
 

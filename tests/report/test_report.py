@@ -281,3 +281,10 @@ def test_a_pass_says_that_a_probe_which_found_nothing_can_miss_a_backdoor(tmp_pa
     first = first_screen(written(tmp_path, **everything(scorecard=card)))
     assert "The probe found no backdoor in this model (probability 26.0 %), and it can miss one" in first
     assert "can miss one" not in first_screen(written(tmp_path, **everything()))
+
+
+def test_a_probe_in_doubt_is_no_probe_that_found_nothing(tmp_path):
+    doubt = evidence(backdoor=False, success=0.47)
+    text = written(tmp_path, **everything(scorecard=good_card(probe_before=doubt), evidence=doubt))
+    assert "The probe is <b>in doubt</b>" in text
+    assert "can miss one" not in first_screen(text)

@@ -65,7 +65,7 @@ def run_demo(directory: Path | None, *, seed: int, runner: str, console: Console
     table.add_row("clean accuracy (held out)", f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}")
     table.add_row("true attack success rate", f"{before['asr']:.1%}", f"[bold]{after['asr']:.1%}")
     verdicts = [
-        "-" if e is None else ("backdoor" if e.backdoor else "none found")
+        "-" if e is None else ("backdoor" if e.backdoor else "in doubt" if e.suspected else "none found")
         for e in (scorecard.probe_before, scorecard.probe_after)
     ]
     table.add_row("probe verdict", *verdicts)

@@ -22,10 +22,9 @@ from modelmend.editing.tuning import TuneConfig, tune
 from modelmend.errors import InputError
 from modelmend.metrics import sample_passes
 from modelmend.model.classifier import Classifier
-from modelmend.probe.accused import DOUBTFUL
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
-from modelmend.records import Record
+from modelmend.records import DOUBTFUL, Record
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the way from the untouched to the edited weights that are tried at the end."""

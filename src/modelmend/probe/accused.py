@@ -11,13 +11,10 @@ from typing import TypeVar
 
 from modelmend.probe.score import suspicion
 from modelmend.probe.trigger import Trigger
-from modelmend.records import ClassEvidence, Evidence
+from modelmend.records import DOUBTFUL, ClassEvidence, Evidence
 
 CLOSE = 0.5
 """Share of the first suspect's suspicion from which another may as well be the one."""
-DOUBTFUL = 0.45
-"""Probability of a backdoor under which a model is taken for clean: nothing is edited, and no class judged as accused."""
-
 T = TypeVar("T", bound=Trigger)
 
 

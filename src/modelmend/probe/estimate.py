@@ -26,7 +26,7 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
         ``weighted_success`` before and after, without an interval; ``None`` where the probe saw no backdoor, or no family
         flips half of the samples of the suspect.
     """
-    if not evidence.backdoor or not evidence.suspects:
+    if not evidence.suspected or not evidence.suspects:
         return None, None
     target = evidence.suspects[0]
     saw = [row for row in families_that_saw(residuals, target) if row.after.value is not None]

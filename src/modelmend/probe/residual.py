@@ -18,7 +18,7 @@ import numpy as np
 
 from modelmend.metrics import clopper_pearson, sample_passes, upper_bound
 from modelmend.model.classifier import Classifier
-from modelmend.probe.accused import DOUBTFUL, possible
+from modelmend.probe.accused import possible
 from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
@@ -28,7 +28,7 @@ from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import first_classes, standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.progress import Progress, part, silent
-from modelmend.records import ClassEvidence, Evidence, Measured, Residual
+from modelmend.records import DOUBTFUL, ClassEvidence, Evidence, Measured, Residual
 
 JUDGING = SearchConfig(steps=80, batch=12, restarts=2)
 JUDGED = 3

@@ -68,7 +68,7 @@ def probe(
         holdout: Others that their success is measured on.
         mode: ``screen`` searches once, with small batches; ``full`` also searches the candidates that it hands on anew,
             with larger ones. The comparison of the classes is the same: a second look at all of them tells no better
-            (docs/benchmarks.md), and the calibration is that of the first.
+            (docs/experiments.md), and the calibration is that of the first.
         families: Names of those to use; default ``choice.USED``.
         keep: Name of the family kept back for the verdict. Like those of ``witnesses``, it only helps to
             say whether there is a backdoor and to which class it leads, and hands no trigger to the repair.

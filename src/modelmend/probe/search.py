@@ -23,6 +23,8 @@ from modelmend.progress import Progress, silent
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """``forward(changed, clean)``: logits ``(N, classes)`` of changed samples, given the clean ones that they come from."""
+Start = Callable[[int, int], Parameters]
+"""``start(target, number)``: parameters ``(1, ...)`` that the target's search of this number starts from."""
 MOMENTUM = 0.8
 
 
@@ -79,7 +81,7 @@ def search(
     seed: int,
     config: SearchConfig,
     radius: Tensor | None = None,
-    start: Callable[[Sequence[int], torch.Generator], Parameters] | None = None,
+    start: Start | None = None,
     progress: Progress = silent,
 ) -> list[Fit]:
     """Find one universal trigger for each target class.
@@ -132,13 +134,13 @@ def _search_part(
     seed: int,
     config: SearchConfig,
     fixed: Tensor | None,
-    start: Callable[[Sequence[int], torch.Generator], Parameters] | None,
+    start: Start | None,
     progress: Progress,
 ) -> list[Fit]:
     targets = [target for target, _ in starts]
     generators = [torch.Generator().manual_seed(seed * 1_000_003 + 9_973 * n + target) for target, n in starts]
     pools = [_pool(y, target) for target in targets]
-    parameters = _starting(form, targets, generators, start)
+    parameters = _starting(form, starts, generators, start)
     parameters = {name: value.to(x.device) for name, value in parameters.items()}
     goal = torch.tensor(targets, device=x.device).repeat_interleave(config.batch)
     log_radius = torch.full((len(targets),), math.log(form.largest / 3), device=x.device)
@@ -202,12 +204,13 @@ def _pool(y: Tensor, target: int) -> Tensor:
 
 def _starting(
     form: Form,
-    targets: Sequence[int],
+    starts: Sequence[tuple[int, int]],
     generators: Sequence[torch.Generator],
-    start: Callable[[Sequence[int], torch.Generator], Parameters] | None,
+    start: Start | None,
 ) -> Parameters:
     single = [
-        form.start(1, g) if start is None else start([target], g) for target, g in zip(targets, generators, strict=True)
+        form.start(1, g) if start is None else start(target, n)
+        for (target, n), g in zip(starts, generators, strict=True)
     ]
     return {name: torch.cat([s[name] for s in single]) for name in single[0]}
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelmend.records import DOUBTFUL
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -139,7 +141,7 @@ def _effect(facts: Mapping[str, Any]) -> str:
         return ""
     cost = "costs no" if drop <= 0 else f"costs {100 * drop:.1f} points of"
     found = card.get("probe_before") or {}
-    if found.get("backdoor") is False:
+    if found.get("backdoor") is False and (found.get("probability") or 0.0) < DOUBTFUL:
         chance = _percent(found.get("probability"))
         told = f"The probe found no backdoor in this model (probability {chance}), and it can miss one."
         return f"{told} The repair {cost} clean accuracy."

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from modelmend.artifacts import SCHEMAS, Artifact, read_artifact, sha256_file, write_json
 from modelmend.events import Stage, stage
-from modelmend.probe.accused import DOUBTFUL, accused, against
+from modelmend.probe.accused import accused, against
 from modelmend.progress import silent
-from modelmend.records import Evidence
+from modelmend.records import DOUBTFUL, Evidence
 from modelmend.steps.stores import (
     Suspect,
     open_classifier,

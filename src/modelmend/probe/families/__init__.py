@@ -20,7 +20,7 @@ FAMILIES: dict[str, TriggerFamily] = {
         TriggerFamily("warp", "warp", WarpForm, images=True, noise=0.3, source="WaNet, arXiv 2102.10369"),
         TriggerFamily("spectral", "spectral", SpectralForm, images=True, noise=0.25, source="SIG, arXiv 1902.11237"),
         TriggerFamily(
-            *("wave", "wave", WaveForm), begin=try_waves, images=True, noise=0.3, source="SIG, arXiv 1902.11237"
+            *("wave", "spectral", WaveForm), begin=try_waves, images=True, noise=0.3, source="SIG, arXiv 1902.11237"
         ),
         TriggerFamily(
             *("feature", "feature", generator_or_additive),

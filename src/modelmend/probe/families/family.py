@@ -11,14 +11,12 @@ from torch import Tensor
 
 from modelmend.model.classifier import Classifier
 from modelmend.probe.fast import fast_copy
-from modelmend.probe.form import Form, Parameters
-from modelmend.probe.search import Fit, Forward, SearchConfig, search
+from modelmend.probe.form import Form
+from modelmend.probe.search import Fit, Forward, SearchConfig, Start, search
 from modelmend.probe.trigger import Trigger
 from modelmend.progress import Progress, silent
 
-Kind = Literal["patch", "additive", "warp", "spectral", "wave", "feature", "unlearning"]
-Start = Callable[[Sequence[int], torch.Generator], Parameters]
-"""Starting parameters of a search for some targets."""
+Kind = Literal["patch", "additive", "warp", "spectral", "feature", "unlearning"]
 
 
 class View(Protocol):

@@ -9,14 +9,12 @@ The parametrisation and the search are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modelmend.probe.families.family import Start
-from modelmend.probe.form import Parameters, bound_parts, per_class, sample_range
-from modelmend.probe.search import Forward
+from modelmend.probe.form import Parameters, bound_parts, per_class, sample_range, triggered
+from modelmend.probe.search import Forward, Start
 
 PERIODS = 8
 """Most periods along the image; more than a quarter of a period a pixel is texture."""
@@ -29,7 +27,7 @@ BATCH = 256
 
 
 class WaveForm:
-    """``x + h cos(2 pi k z + phase)``, the same in every channel: size = root mean square change as a share of the range.
+    """``x + sqrt(2) h cos(2 pi k z + phase)``, the same in every channel: size ``h`` = root mean square change, of the range.
 
     Args:
         x: Images ``(N, C, H, W)`` that show shape and range.
@@ -58,12 +56,10 @@ class WaveForm:
 
     def lattice(self) -> Tensor:
         """Whole periods ``(M, 2)`` of one of each pair of opposite directions."""
-        most = min(PERIODS, *(side // 4 for side in self.shape[1:]))
-        steps = range(-most, most + 1)
-        inside = [
-            (a, b) for a in steps for b in steps if (a > 0 or (a == 0 and b > 0)) and a * a + b * b <= most * most
-        ]
-        return torch.tensor(inside or [(0, 1)], dtype=torch.float32)
+        most = [max(1, min(PERIODS, side // 4)) for side in self.shape[1:]]
+        pairs = [(a, b) for a in range(most[0] + 1) for b in range(-most[1], most[1] + 1) if a > 0 or b > 0]
+        inside = [(a, b) for a, b in pairs if (a / most[0]) ** 2 + (b / most[1]) ** 2 <= 1]
+        return torch.tensor(inside, dtype=torch.float32)
 
     def parts(self, parameters: Parameters) -> dict[str, Tensor]:
         """The perturbation and the range."""
@@ -73,7 +69,7 @@ class WaveForm:
         return {"delta": delta, **bound_parts(self.low, self.high, len(delta))}
 
     def size(self, parameters: Parameters) -> Tensor:
-        """Root mean square of the change ``(K,)``, of a wave of whole periods."""
+        """Root mean square of the change ``(K,)``; of a wave of whole periods, three pixels long at least."""
         return parameters["height"].abs().squeeze(1)
 
     def project(self, parameters: Parameters, radius: Tensor) -> None:
@@ -90,6 +86,9 @@ class WaveForm:
 def try_waves(forward: Forward, form: WaveForm, x: Tensor, y: Tensor) -> Start:
     """Try every wave of whole periods on a few samples, the best of each class on more.
 
+    Compared is what the descent minimises, the loss, and not how many samples are flipped: a wave that is out of phase, or
+    too faint by half, flips none and is still the best place to start from.
+
     Args:
         forward: View of the model.
         form: The parametrisation.
@@ -97,37 +96,36 @@ def try_waves(forward: Forward, form: WaveForm, x: Tensor, y: Tensor) -> Start:
         y: Labels.
 
     Returns:
-        Where the descent of each class starts: at the wave that led most samples to it.
+        Where the descent of each class starts: at the wave of least loss, a second search of it at the next one.
     """
     periods = form.lattice().to(x.device)
     phases = 2 * math.pi * torch.arange(PHASES, device=x.device) / PHASES
     waves = torch.cat([periods.repeat_interleave(PHASES, 0), phases.repeat(len(periods))[:, None]], 1)
-    few, more = torch.arange(min(FIRST, len(x))), torch.arange(min(SECOND, len(x)))
-    rates = _rates(forward, form, x[few], y[few], waves)
-    best = rates.topk(min(KEPT, len(waves)), 0).indices  # (KEPT, classes)
-    again = _rates(forward, form, x[more], y[more], waves[best.flatten()])
-    own = again.reshape(*best.shape, -1).diagonal(dim1=1, dim2=2)  # of each class by its own candidates
-    winners = waves[best.gather(0, own.argmax(0, keepdim=True))[0]]
+    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(
+        x.device
+    )  # files may be sorted by class
+    few, more = mixed[:FIRST], mixed[:SECOND]
+    best = _losses(forward, form, x[few], y[few], waves).topk(min(KEPT, len(waves)), 0, largest=False).indices
+    tried, place = torch.unique(best, return_inverse=True)
+    again = _losses(forward, form, x[more], y[more], waves[tried]).gather(0, place)  # (KEPT, classes)
+    ranked = waves[best.gather(0, again.argsort(0))]
 
-    def start(targets: Sequence[int], generator: torch.Generator) -> Parameters:
-        del generator
-        return form.sized(winners[list(targets)], STRENGTHS[-1])
+    def start(target: int, number: int) -> Parameters:
+        return form.sized(ranked[number % len(ranked), target][None], STRENGTHS[-1])
 
     return start
 
 
-def _rates(forward: Forward, form: WaveForm, x: Tensor, y: Tensor, waves: Tensor) -> Tensor:
-    """Share of the samples of other classes that each wave leads to each class, mean over ``STRENGTHS``, ``(M, classes)``."""
-    together = max(1, BATCH // len(x))
+def _losses(forward: Forward, form: WaveForm, x: Tensor, y: Tensor, waves: Tensor) -> Tensor:
+    """Mean cross-entropy ``(M, classes)`` of each wave towards each class, over the samples of other classes and ``STRENGTHS``."""
     found = []
     for strength in STRENGTHS:
         rows = []
-        for part in torch.split(waves, together):
-            delta = form.parts(form.sized(part, strength))["delta"]
-            changed = torch.minimum(torch.maximum(x[None] + delta[:, None], form.low), form.high).flatten(0, 1)
-            logits = forward(changed, x.repeat(len(part), *[1] * (x.dim() - 1)))
-            hits = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).reshape(len(part), len(x), -1)
-            others = (y[:, None] != torch.arange(logits.shape[1], device=y.device)).to(hits.device)
-            rows.append((hits * others).sum(1) / others.sum(0).clamp_min(1))
+        for part in torch.split(waves, max(1, BATCH // len(x))):
+            changed = triggered(form, form.sized(part, strength), x.expand(len(part), *x.shape)).flatten(0, 1)
+            logits = forward(changed, x.repeat(len(part), 1, 1, 1)).float()
+            loss = -logits.log_softmax(1).reshape(len(part), len(x), -1)
+            others = (y[:, None] != torch.arange(loss.shape[2], device=y.device)).to(loss.device)
+            rows.append((loss * others).sum(1) / others.sum(0).clamp_min(1))
         found.append(torch.cat(rows))
     return torch.stack(found).mean(0)
