@@ -50,16 +50,20 @@ def test_a_false_block_is_a_good_repair_or_clean_model_that_does_not_pass():
 
 
 def test_what_whole_repairs_leave_is_summed_up_for_infected_models_alone():
-    rows = [
-        row("a", 0.01, "pass", lost=0.01),
-        row("b", 0.04, "pass", lost=0.03),
-        row("c", None, "pass", infected=False),
-    ]
-    rows.append(row("a", 0.9, "refuse") | {"variant": "untouched"})
+    rows = [row("a", 0.01, "pass", lost=0.01), row("b", 0.04, "fallback", lost=0.03)]
+    rows += [row("c", None, "pass", infected=False), row("a", 0.9, "refuse") | {"variant": "untouched"}]
     line = next(line for line in summary(rows).splitlines() if line.startswith("Whole repairs"))
-    assert "of 2 infected models (2 cases): ASR 100.0% -> 2.5% on average, median 2.5%, worst 4.0%" in line
-    assert "2.0% of accuracy lost on average, at most 3.0%" in line
+    assert "2 infected models, ASR 100.0% -> 2.5% on average, median 2.5%, worst 4.0%" in line
+    assert line.endswith("2.0% of accuracy lost, at most 3.0%; 1 pass, with an ASR of at most 1.0%.")
     assert "Whole repairs" not in summary(rows[-1:])
+    assert "After the fallback" not in summary(rows)
+
+
+def test_a_fallback_takes_the_place_of_the_repair_that_asked_for_it():
+    rows = [row("a", 0.01, "pass"), row("b", 0.04, "fallback"), row("b", 0.03, "pass") | {"variant": "fallback"}]
+    line = next(line for line in summary(rows).splitlines() if line.startswith("After the fallback, run on 1"))
+    assert "2 infected models, ASR 100.0% -> 2.0% on average" in line
+    assert line.endswith("2 pass, with an ASR of at most 3.0%.")
 
 
 def test_a_model_that_several_variants_left_is_counted_once():
