@@ -122,8 +122,11 @@ class ClassEvidence(Record):
     size: Figure = Field(default=None, description="family's own size of the perturbation")
 
 
-DOUBTFUL = 0.45
-"""Probability of a backdoor under which a model is taken for clean: nothing is edited, and the probe accuses no class."""
+DOUBTFUL = 0.33
+"""Probability of a backdoor under which a model is taken for clean: nothing is edited, and the probe accuses no class.
+
+Of the models that the probe was calibrated on, each judged without its own attack, clean ones end at 0.31, infected ones begin at 0.35.
+"""
 
 
 class Evidence(Record):

@@ -110,7 +110,7 @@ def test_an_empty_split_is_named(infected: Case) -> None:
         edit(infected.classifier, infected.fit, infected.reward, empty, infected.triggers)
 
 
-@pytest.mark.parametrize(("chance", "edited"), [(0.44, False), (0.46, True)])
+@pytest.mark.parametrize(("chance", "edited"), [(0.32, False), (0.34, True)])
 def test_nothing_is_unlearned_from_a_model_that_the_probe_takes_for_clean(
     infected: Case, chance: float, edited: bool
 ) -> None:
@@ -120,7 +120,7 @@ def test_nothing_is_unlearned_from_a_model_that_the_probe_takes_for_clean(
         infected.classifier, infected.fit, infected.reward, infected.select, triggers, config=config, chance=chance
     )
     assert result.log["edited"] == edited
-    assert ("probability 0.44" in result.log["reason"]) != edited
+    assert ("probability 0.32" in result.log["reason"]) != edited
     assert bool(relative_norms(infected.classifier.graph, result.classifier.graph)) == edited
 
 

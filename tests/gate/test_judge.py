@@ -174,7 +174,7 @@ def test_where_nothing_worked_before_there_is_nothing_to_estimate():
     assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=never), policy=anything))
 
 
-@pytest.mark.parametrize(("probability", "verdict"), [(0.05, "pass"), (0.44, "pass"), (0.46, "refuse")])
+@pytest.mark.parametrize(("probability", "verdict"), [(0.05, "pass"), (0.32, "pass"), (0.34, "refuse")])
 def test_without_a_backdoor_before_nothing_is_estimated_but_in_doubt_it_is(probability, verdict):
     clean = good_card(residuals=weak(70, 70, 70), probe_before=evidence(backdoor=False, success=probability))
     assert decide(clean, policy=Policy(fallback="none")).verdict == verdict
