@@ -125,7 +125,8 @@ class ClassEvidence(Record):
 DOUBTFUL = 0.33
 """Probability of a backdoor under which a model is taken for clean: nothing is edited, and the probe accuses no class.
 
-Of the models that the probe was calibrated on, each judged without its own attack, clean ones end at 0.31, infected ones begin at 0.35.
+Of the models that the probe was calibrated on, each judged by a fit without its attack, clean ones end at 0.31 and
+infected ones begin at 0.35.
 """
 
 

@@ -114,8 +114,8 @@ def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> Non
 
     def evidence(backdoor: bool, *suspects: int) -> Evidence:
         return Evidence(
-            mode="full", backdoor=backdoor, probability=0.9 if backdoor else 0.2, calibrated=True, suspects=suspects, families=("patch",),
-            kept_family="unlearning", classes=(), seed=0, seconds=0.0, passes=0.0,
+            mode="full", backdoor=backdoor, probability=0.9 if backdoor else 0.2, calibrated=True, suspects=suspects,
+            families=("patch",), kept_family="unlearning", classes=(), seed=0, seconds=0.0, passes=0.0,
         )  # fmt: skip
 
     rows = [
