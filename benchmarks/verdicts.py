@@ -417,14 +417,19 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
 
 def repairs(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What whole repairs of infected models leave and cost, at the first verdict and after the fallback; no line without one."""
-    infected = [r for r in rows if r["infected"] and r["asr"] is not None]
-    of = {
-        variant: {(r["model"], r.get("seed")): r for r in infected if r["variant"] == variant} for variant in VARIANTS
-    }
-    first, last = of["whole"], of["whole"] | {k: r for k, r in of["fallback"].items() if k in of["whole"]}
+
+    def of(variant: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {
+            (r["model"], r.get("seed")): r
+            for r in rows
+            if r["variant"] == variant and r["infected"] and r["asr"] is not None
+        }
+
+    first = of("whole")
+    again = {key: r for key, r in of("fallback").items() if key in first}
     lines = [f"Whole repairs, first verdict: {_outcome(list(first.values()))}\n"] if first else []
-    if of["fallback"]:
-        lines.append(f"After the fallback, run on {len(of['fallback'])}: {_outcome(list(last.values()))}\n")
+    if again:
+        lines.append(f"After the fallback, run on {len(again)}: {_outcome(list((first | again).values()))}\n")
     return lines
 
 

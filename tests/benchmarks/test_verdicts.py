@@ -64,6 +64,7 @@ def test_a_fallback_takes_the_place_of_the_repair_that_asked_for_it():
     line = next(line for line in summary(rows).splitlines() if line.startswith("After the fallback, run on 1"))
     assert "2 infected models, ASR 100.0% -> 2.0% on average" in line
     assert line.endswith("2 pass, with an ASR of at most 3.0%.")
+    assert "After the fallback" not in summary(rows[-1:])  # nothing that asked for it is there
 
 
 def test_a_model_that_several_variants_left_is_counted_once():

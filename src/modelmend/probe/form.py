@@ -60,6 +60,23 @@ def bound_parts(low: Tensor, high: Tensor, classes: int) -> dict[str, Tensor]:
     return {"low": low.expand(classes, *low.shape), "high": high.expand(classes, *high.shape)}
 
 
+class AddedForm:
+    """What the forms that add one perturbation to every sample share: shape and range of the samples, and the parts.
+
+    Args:
+        x: Samples ``(N, ...)`` that show shape and range.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.low, self.high = sample_range(x)
+        self.shape = tuple(x.shape[1:])
+        self.span = (self.high - self.low).clamp_min(1e-6)
+
+    def added(self, delta: Tensor) -> dict[str, Tensor]:
+        """Parts of perturbations ``(K, ...)`` that are given as shares of the range."""
+        return {"delta": delta * self.span, **bound_parts(self.low, self.high, len(delta))}
+
+
 def per_class(values: Tensor, like: Tensor) -> Tensor:
     """``(K,)`` shaped to broadcast over ``like`` ``(K, ...)``."""
     return values.reshape(-1, *[1] * (like.dim() - 1))

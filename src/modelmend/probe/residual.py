@@ -18,7 +18,7 @@ import numpy as np
 
 from modelmend.metrics import clopper_pearson, sample_passes, upper_bound
 from modelmend.model.classifier import Classifier
-from modelmend.probe.accused import possible
+from modelmend.probe.accused import accused as accused_classes
 from modelmend.probe.budget import Pair, budgets
 from modelmend.probe.calibration import probability
 from modelmend.probe.choice import fitting
@@ -28,7 +28,7 @@ from modelmend.probe.run import SUSPECTS, look, settings
 from modelmend.probe.score import first_classes, standing_out, suspicion
 from modelmend.probe.search import Fit, SearchConfig
 from modelmend.progress import Progress, part, silent
-from modelmend.records import DOUBTFUL, ClassEvidence, Evidence, Measured, Residual
+from modelmend.records import ClassEvidence, Evidence, Measured, Residual
 
 JUDGING = SearchConfig(steps=80, batch=12, restarts=2)
 JUDGED = 3
@@ -81,8 +81,7 @@ def residual(
         looks[name] = rows
         again += look(after, fit, holdout, family, everyone, config, seed + 1, next(bar)).rows
     again += margin_evidence(after, fit[0], everyone, seed=seed + 1)
-    chance = evidence.probability or 0.0
-    found_by_probe = possible(evidence.classes, evidence.suspects, chance) if chance >= DOUBTFUL else ()
+    found_by_probe = accused_classes(evidence) if evidence.suspected else ()
     accused = [*found_by_probe, *(row.target for row in standing_out(looks[kept]))]
     risen = [row.target for row in standing_out(again) if row.family in families]
     judged = list(dict.fromkeys([*evidence.suspects[:1], *accused, *risen]))[:JUDGED]

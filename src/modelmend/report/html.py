@@ -15,7 +15,6 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from pydantic import BaseModel
 
 from modelmend import __version__
-from modelmend.records import DOUBTFUL
 from modelmend.report import charts, summary
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -103,7 +102,7 @@ def render(facts: Mapping[str, Any], *, stages: Sequence[Any], pictures: Sequenc
             layer_chart=charts.layers(facts),
             stage_chart=charts.stages(stages),
             version=__version__,
-            doubtful=DOUBTFUL,
+            in_doubt=summary.in_doubt(facts.get("evidence")),
         )
     )
 

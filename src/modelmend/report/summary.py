@@ -131,6 +131,13 @@ def unmeasured(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def in_doubt(evidence: Mapping[str, Any] | None) -> bool:
+    """Whether the probe saw no backdoor, but is not sure: ``Evidence.suspected`` of a record's JSON content."""
+    found = evidence or {}
+    chance = found.get("probability")
+    return not found.get("backdoor") and isinstance(chance, int | float) and chance >= DOUBTFUL
+
+
 def _effect(facts: Mapping[str, Any]) -> str:
     card = facts.get("scorecard") or {}
     drop = _value(card.get("accuracy_drop"))
@@ -141,7 +148,7 @@ def _effect(facts: Mapping[str, Any]) -> str:
         return ""
     cost = "costs no" if drop <= 0 else f"costs {100 * drop:.1f} points of"
     found = card.get("probe_before") or {}
-    if found.get("backdoor") is False and (found.get("probability") or 0.0) < DOUBTFUL:
+    if found.get("backdoor") is False and not in_doubt(found):
         chance = _percent(found.get("probability"))
         told = f"The probe found no backdoor in this model (probability {chance}), and it can miss one."
         return f"{told} The repair {cost} clean accuracy."

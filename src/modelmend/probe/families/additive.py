@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modelmend.probe.form import Parameters, bound_parts, per_class, sample_range
+from modelmend.probe.form import AddedForm, Parameters, per_class
 
 
-class AdditiveForm:
+class AdditiveForm(AddedForm):
     """``x + d`` with ``size = ||d||_2 / (sqrt(D) range)``: root mean square of the change as a share of the range.
 
     Args:
@@ -17,11 +17,6 @@ class AdditiveForm:
 
     largest = 0.4
 
-    def __init__(self, x: Tensor) -> None:
-        self.low, self.high = sample_range(x)
-        self.shape = tuple(x.shape[1:])
-        self.span = (self.high - self.low).clamp_min(1e-6)
-
     def start(self, classes: int, generator: torch.Generator) -> Parameters:
         """White noise of a tenth of the largest size."""
         noise = torch.randn((classes, *self.shape), generator=generator)
@@ -29,8 +24,7 @@ class AdditiveForm:
 
     def parts(self, parameters: Parameters) -> dict[str, Tensor]:
         """The perturbation and the range."""
-        delta = parameters["delta"] * self.span
-        return {"delta": delta, **bound_parts(self.low, self.high, len(delta))}
+        return self.added(parameters["delta"])
 
     def size(self, parameters: Parameters) -> Tensor:
         """Root mean square of the change ``(K,)``."""

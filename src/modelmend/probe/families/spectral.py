@@ -11,13 +11,13 @@ import math
 import torch
 from torch import Tensor
 
-from modelmend.probe.form import Parameters, bound_parts, sample_range
+from modelmend.probe.form import AddedForm, Parameters
 
 LOW = 0.25
 """Highest frequency, in periods a pixel."""
 
 
-class SpectralForm:
+class SpectralForm(AddedForm):
     """``x + H c`` with ``H`` the orthonormal Hartley transform; size = ``sum_f ||c_f||_2 / sqrt(D)``.
 
     ``c_f`` holds the channels of the frequencies ``f`` and ``-f``, so that the phase does not count, and the sum makes a
@@ -30,9 +30,7 @@ class SpectralForm:
     largest = 1.0
 
     def __init__(self, x: Tensor) -> None:
-        self.low, self.high = sample_range(x)
-        self.shape = tuple(x.shape[1:])
-        self.span = (self.high - self.low).clamp_min(1e-6)
+        super().__init__(x)
         self.band = _band(*self.shape[1:]).to(x.device)
 
     def start(self, classes: int, generator: torch.Generator) -> Parameters:
@@ -41,8 +39,7 @@ class SpectralForm:
 
     def parts(self, parameters: Parameters) -> dict[str, Tensor]:
         """The perturbation and the range."""
-        delta = hartley(parameters["waves"]) * self.span
-        return {"delta": delta, **bound_parts(self.low, self.high, len(delta))}
+        return self.added(hartley(parameters["waves"]))
 
     def size(self, parameters: Parameters) -> Tensor:
         """Sum over the frequencies ``(K,)``."""

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from modelmend.probe.form import Parameters, bound_parts, per_class, sample_range, triggered
+from modelmend.probe.form import AddedForm, Parameters, per_class, triggered
 from modelmend.probe.search import Forward, Start
 
 PERIODS = 8
@@ -26,7 +26,7 @@ FIRST, SECOND, KEPT = 16, 64, 4
 BATCH = 256
 
 
-class WaveForm:
+class WaveForm(AddedForm):
     """``x + sqrt(2) h cos(2 pi k z + phase)``, the same in every channel: size ``h`` = root mean square change, of the range.
 
     Args:
@@ -36,9 +36,7 @@ class WaveForm:
     largest = 0.4
 
     def __init__(self, x: Tensor) -> None:
-        self.low, self.high = sample_range(x)
-        self.shape = tuple(x.shape[1:])
-        self.span = (self.high - self.low).clamp_min(1e-6)
+        super().__init__(x)
         height, width = self.shape[1:]
         rows, columns = torch.arange(height) / height, torch.arange(width) / width
         self.places = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).to(x.device)
@@ -65,8 +63,7 @@ class WaveForm:
         """The perturbation and the range."""
         wave, height = parameters["wave"], parameters["height"]
         angle = 2 * math.pi * torch.einsum("kd,dhw->khw", wave[:, :2], self.places) + per_class(wave[:, 2], self.places)
-        delta = math.sqrt(2) * height[:, :, None, None] * angle.cos()[:, None] * self.span
-        return {"delta": delta, **bound_parts(self.low, self.high, len(delta))}
+        return self.added(math.sqrt(2) * height[:, :, None, None] * angle.cos()[:, None])
 
     def size(self, parameters: Parameters) -> Tensor:
         """Root mean square of the change ``(K,)``; of a wave of whole periods, three pixels long at least."""
@@ -101,9 +98,8 @@ def try_waves(forward: Forward, form: WaveForm, x: Tensor, y: Tensor) -> Start:
     periods = form.lattice().to(x.device)
     phases = 2 * math.pi * torch.arange(PHASES, device=x.device) / PHASES
     waves = torch.cat([periods.repeat_interleave(PHASES, 0), phases.repeat(len(periods))[:, None]], 1)
-    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(
-        x.device
-    )  # files may be sorted by class
+    # files may be sorted by class
+    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     few, more = mixed[:FIRST], mixed[:SECOND]
     best = _losses(forward, form, x[few], y[few], waves).topk(min(KEPT, len(waves)), 0, largest=False).indices
     tried, place = torch.unique(best, return_inverse=True)
