@@ -11,8 +11,8 @@ import torch
 from modelmend.editing.delta import relative_norms, toggle
 from modelmend.editing.edit import SHARES as PARTS
 from modelmend.editing.edit import EditConfig, edit, part_of_the_way
-from modelmend.editing.finetune import FineTuneConfig, fine_tune
-from modelmend.editing.layers import tensors
+from modelmend.editing.finetune import FineTuneConfig, _starts, fine_tune
+from modelmend.editing.layers import tensors, weight_layers
 from modelmend.editing.quality import Quality, SelectSplit
 from modelmend.editing.tuning import SHARES, TuneConfig, tune
 from modelmend.errors import InputError
@@ -104,6 +104,28 @@ def test_fine_tuning_removes_it_too_and_costs_more(infected: Case) -> None:
     assert set(tensors(tuned.classifier.graph)) >= set(tuned.delta)
 
 
+def test_the_fallback_starts_from_the_repair_and_from_the_suspect_with_the_same_cuts(infected: Case) -> None:
+    repaired = infected.classifier.clone().frozen()
+    cut = weight_layers(repaired.graph)[0].weight
+    with torch.no_grad():
+        for parameter in repaired.graph.parameters():
+            parameter.mul_(0.9)
+        tensors(repaired.graph)[cut][0] = 0
+    starts = _starts(repaired, infected.classifier)
+    assert starts["repaired"] is repaired
+    begun, suspect = tensors(starts["suspect"].graph), tensors(infected.classifier.graph)
+    assert not begun[cut][0].any()
+    assert torch.equal(begun[cut][1:], suspect[cut][1:])
+    assert list(_starts(repaired, repaired.clone())) == ["repaired"], "the same model is not trained twice"
+
+    splits = (infected.fit, infected.reward, infected.select)
+    config = FineTuneConfig(epochs=2)
+    log = fine_tune(repaired, *splits, infected.triggers, config=config, reference=infected.classifier).log
+    costs = {name: row["cost"] for name, row in log["starts"].items()}
+    assert set(costs) == {"repaired", "suspect"}
+    assert costs[log["start"]] == min(costs.values())
+
+
 def test_an_empty_split_is_named(infected: Case) -> None:
     empty = (infected.fit[0][:0], infected.fit[1][:0])
     with pytest.raises(InputError, match="select"):
@@ -134,7 +156,7 @@ def test_a_repair_step_that_goes_too_far_is_gone_part_of_the_way(infected: Case)
     assert shares == list(SHARES)
     harm = [row["mean_success"] + (1 - row["robust"]) / 4 for row in rows if "share" not in row]
     assert {row["epoch"] for row in rows if "share" in row} == {harm.index(min(harm))}
-    assert quality == split.measure(result)
+    assert split.measure(result).cost(before) == pytest.approx(quality.cost(before), abs=1e-3)
     assert quality.cost(before) <= before.cost(before)
     assert quality.log(before) in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]
 
@@ -152,9 +174,9 @@ def test_of_shares_that_cost_the_same_the_one_that_leaves_least_is_taken(
     found[0.9] = replace(before, accuracy=0.9 - (0.2 + dearer) / 13, success=(0.1,))
     assert found[0.9].cost(before) == pytest.approx(found[0.6].cost(before) + dearer, abs=1e-3)
     left = iter(found.values())
-    split = cast(SelectSplit, SimpleNamespace(measure=lambda _: next(left)))
+    split = cast(SelectSplit, SimpleNamespace(balanced=lambda *_: (next(left), {}), measure=lambda _: last))
     _, quality, chosen = part_of_the_way(small, small.clone(), split, as_is=before, before=before, quality=last)
-    assert (chosen, quality) == (share, found[share])
+    assert (chosen, quality) == (share, last), "what is returned was measured as it is"
     left = iter(found.values())
     little = replace(before, success=(0.21,))
     _, _, chosen = part_of_the_way(small, small.clone(), split, as_is=little, before=before, quality=last)

@@ -98,9 +98,9 @@ def test_the_most_telling_triggers_are_kept_in_the_order_given(infected: Case) -
     useless = [Trigger("patch", 0, {"delta": flat}, lead=0.2) for _ in range(3)]
     telling = [replace(t, lead=5.0) for t in infected.triggers[:2]]
     given = [useless[0], telling[0], *useless[1:], *telling[1:]]
-    kept = strongest(infected.classifier, given, infected.fit, len(telling))
+    kept = strongest([infected.classifier], given, infected.fit, len(telling))
     assert [id(t) for t in kept] == [id(t) for t in telling]
-    assert strongest(infected.classifier, given, infected.fit, 9) == given
+    assert strongest([infected.classifier], given, infected.fit, 9) == given
 
 
 def test_triggers_are_drawn_by_weight(infected: Case) -> None:

@@ -30,7 +30,7 @@ def wake(infected: Case, after, **changed):
 
 def test_a_sleeping_backdoor_is_woken(infected, repaired):
     asleep = wake(infected, repaired)
-    assert asleep.value > 0.2 and asleep.low > 0.1
+    assert asleep.value > 0.15 and asleep.low > 0.05
     drop, high = paired_drop_counts(*asleep.counts, asleep.n)
     assert asleep.value == pytest.approx(drop) and asleep.high == pytest.approx(high)
     assert "before" in asleep.method and wake(infected, repaired) == asleep

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from modelmend.editing.balance import shifted
 from modelmend.editing.batchnorm import reestimate
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
 from modelmend.editing.layers import partway, put_back, snapshot, weight_layers
@@ -99,7 +100,7 @@ def edit(
     config = config or EditConfig()
     started, spent = time.monotonic(), sample_passes()
     repair_split, select_pair = join(fit, reward), as_pair(select, "select")
-    triggers = strongest(classifier, triggers, as_pair(fit, "fit"), config.max_triggers)
+    triggers = strongest([classifier], triggers, as_pair(fit, "fit"), config.max_triggers)
     teacher = reference or classifier
     judging: dict[str, Any] = {"reference": teacher, "chance": chance, "repair": repair_split}
     split = SelectSplit(select_pair, triggers, config.batch_size, **judging)
@@ -274,12 +275,13 @@ def part_of_the_way(
     for share in SHARES:
         between = edited.clone().frozen()
         between.graph.load_state_dict(partway(begin, end, share))
-        here = split.measure(between)
+        here, shift = split.balanced(between, before)
+        put_back(between.graph, shifted(snapshot(between.graph), shift))
         found.append((here.cost(before), here, share, between))
     cheapest = min(found, key=lambda row: (row[0], row[1].harm))
     tied = [row for row in found if row[0] <= cheapest[0] + TIE and row[0] < as_is.cost(before)]
-    _, best, share, model = min(tied, key=lambda row: (row[1].harm, row[0]), default=cheapest)
-    return model, best, share
+    _, _, share, model = min(tied, key=lambda row: (row[1].harm, row[0]), default=cheapest)
+    return model, split.measure(model), share
 
 
 def _choose_statistics(
@@ -300,6 +302,8 @@ def _choose_statistics(
     candidate = result.clone().frozen()
     if not reestimate(candidate, x, max(2, min(len(x), 256))):
         return result, quality, "none"
+    _, shift = split.balanced(candidate, before)
+    put_back(candidate.graph, shifted(snapshot(candidate.graph), shift))
     fresh = split.measure(candidate)
     log["re-estimated"] = fresh.log()
     if config.batch_norm == "re-estimated" or fresh.cost(before) < quality.cost(before):

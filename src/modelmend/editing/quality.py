@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modelmend.editing.balance import output_bias, prior_shift
 from modelmend.editing.graphrun import Tail
 from modelmend.errors import InputError
 from modelmend.metrics import accuracy, attack_success, robust_accuracy
@@ -26,6 +27,9 @@ _STEEP = 10.0
 CLASS_BUDGET = 0.08
 """Estimated accuracy that one class may lose before it is priced apart."""
 _CLASS_STEEP = 4.0
+LEAK_BUDGET = 0.02
+"""Rise of the AUC between repair and select split that is free: the audit's bound lies at what it measures plus its error."""
+_LEAK_STEEP = 10.0
 _FEW = 20
 """A class of so many samples is believed half."""
 _OF_CLASS = 0.65
@@ -93,6 +97,8 @@ class Quality(Kept):
         weights: How much each trigger counts, summing to one.
         chance: Probability that there is a backdoor at all, 0..1.
         classes: Each class apart, on the select split and, if that is known, once more on the repair split.
+        leak: By how much the AUC with which the loss tells the repair from the select split has risen over the reference's; 0
+            where either is not known. What the audit finds on the gate split is about the same (docs/methods.md).
     """
 
     loss: float
@@ -101,6 +107,7 @@ class Quality(Kept):
     weights: tuple[float, ...]
     chance: float = 1.0
     classes: tuple[Kept, ...] = ()
+    leak: float = 0.0
 
     @property
     def worst(self) -> float:
@@ -120,8 +127,9 @@ class Quality(Kept):
     def cost(self, before: Quality) -> float:
         """What a choice among candidates minimises (ours).
 
-        ``chance * (mean success + (1 - robust) / 4) + 3 drop + 10 max(0, drop - 1 point) + 4 max(0, class drop - 8 points)``,
-        with ``drop`` the loss of clean accuracy against ``before`` and ``class drop`` that of the class that lost most.
+        ``chance * (mean success + (1 - robust) / 4) + 3 drop + 10 max(0, drop - 1 point) + 4 max(0, class drop - 8 points)
+        + 10 max(0, leak - 2 points)``, with ``drop`` the loss of clean accuracy against ``before`` and ``class drop`` that of
+        the class that lost most.
         What a trigger does harms only if there is a backdoor; what accuracy is lost is lost for certain. The mean and not
         the worst, and by weight: among the triggers there often is one that no honest classifier of this size withstands,
         of a family in which the class does not stand out, and accuracy must not be paid for it. The class apart, because
@@ -129,6 +137,7 @@ class Quality(Kept):
         """
         drop = self.drop(before)
         apart = _CLASS_STEEP * max(0.0, self.class_drop(before) - CLASS_BUDGET)
+        apart += _LEAK_STEEP * max(0.0, self.leak - LEAK_BUDGET)
         return self.harm + 3 * drop + _STEEP * max(0.0, drop - BUDGET) + apart
 
     def class_drop(self, before: Quality) -> float:
@@ -153,6 +162,7 @@ class Quality(Kept):
             "worst_success": self.worst,
             "mean_success": self.mean,
             "robust": self.robust,
+            "leak": self.leak,
         }
         if before is not None:
             figures |= {"drop": self.drop(before), "class_drop": self.class_drop(before), "cost": self.cost(before)}
@@ -163,13 +173,14 @@ class SelectSplit:
     """The select split with every probe trigger applied once; measures candidates.
 
     Args:
-        select: Clean samples and labels; never used to fit anything.
+        select: Clean samples and labels; they only choose, as long as ``repair`` is given.
         triggers: Probe triggers, the first generation first: it says how much each counts. A trigger without a target
             counts as successful where the class is not the true one.
         batch_size: Samples a batch.
         reference: The model whose clean behaviour is to be kept; without it the labels take the place of its beliefs.
         chance: Probability that there is a backdoor.
-        repair: Samples of the repair split. They count for the loss of each class, of which the select split has few.
+        repair: Samples of the repair split. They count for the loss of each class, of which the select split has few; the
+            reference's shares of the classes are those on them, and what they gain over the select split is the leak.
 
     Raises:
         InputError: ``chance`` is no probability.
@@ -192,8 +203,10 @@ class SelectSplit:
         clean = x if repair is None else torch.cat([x, repair[0].to(x.device, x.dtype)])
         self._labels = self.y if repair is None else torch.cat([self.y, repair[1].cpu()])
         self._belief: Tensor | None = None
+        self._told_apart = 0.5
         if reference is not None:
-            self._belief = _logits(reference, clean, batch_size).softmax(1)
+            logits = _logits(reference, clean, batch_size)
+            self._belief, self._told_apart = logits.softmax(1), self._tell_apart(logits)
         self._targets = [trigger.target for trigger in triggers]
         self.weights = tuple((weight + 1 / len(triggers)) / 2 for weight in trigger_weights(triggers, x))
         """Half by the lead, half the same for all: what is found on a half-repaired model may be in a family that had none."""
@@ -209,6 +222,22 @@ class SelectSplit:
     def measure(self, classifier: Classifier) -> Quality:
         """Figures of a classifier."""
         return self._judge(_logits(classifier, self._x, self._batch_size))
+
+    def balanced(self, classifier: Classifier, before: Quality) -> tuple[Quality, dict[str, Tensor]]:
+        """Figures with the answers put back to the reference's shares, and what to add to which tensor for it (``balance``).
+
+        Where the model as it is costs less against ``before``, and where there is no reference or no bias of the classes,
+        the figures are its own and nothing is added. The shares are those on the repair split, so that the select split
+        only chooses; on the select split where the former is not known.
+        """
+        logits = _logits(classifier, self._x, self._batch_size)
+        own, name = self._judge(logits), output_bias(classifier)
+        if name is None or self._belief is None:
+            return own, {}
+        n = len(self.y) if len(self._labels) > len(self.y) else 0
+        shift = prior_shift(logits[n : len(self._labels)], self._belief[n:].mean(0))
+        level = self._judge(logits + shift)
+        return (level, {name: shift}) if level.cost(before) < own.cost(before) else (own, {})
 
     def measurer(self, classifier: Classifier, first: str) -> Callable[[Classifier], Quality]:
         """Like ``measure`` for candidates that differ from ``classifier`` in weights from node ``first`` on only."""
@@ -235,7 +264,17 @@ class SelectSplit:
             weights=self.weights,
             chance=self.chance,
             classes=tuple(_kept(part[y == k]) for part, y in splits if len(y) for k in classes),
+            leak=0.0 if self._belief is None else self._tell_apart(clean) - self._told_apart,
         )
+
+    def _tell_apart(self, logits: Tensor) -> float:
+        """AUC of the loss between repair (members) and select split; 0.5 without the former, or where it is not finite."""
+        fits = logits.double().log_softmax(1).gather(1, self._labels[:, None])[:, 0]
+        others, members = fits[: len(self.y)].sort().values, fits[len(self.y) :]
+        if not len(members) or not len(others) or not bool(fits.isfinite().all()):
+            return 0.5
+        below, upto = (torch.searchsorted(others, members, right=right) for right in (False, True))
+        return float((below + upto).double().mean()) / (2 * len(others))
 
     def _told(self, logits: Tensor) -> Tensor:
         """Of each clean sample ``(N, 3)``: whether the answer is right, the belief in it, whether it is another one."""
@@ -259,12 +298,14 @@ def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
-def strongest(classifier: Classifier, triggers: Sequence[Trigger], samples: Pair, most: int) -> list[Trigger]:
-    """At most so many triggers, those of most weight times success on the samples, in the order given."""
+def strongest(models: Sequence[Classifier], triggers: Sequence[Trigger], samples: Pair, most: int) -> list[Trigger]:
+    """At most so many triggers, those of most weight times largest success on the samples with any model, in the order given."""
     if len(triggers) <= most:
         return list(triggers)
-    found = SelectSplit(samples, triggers).measure(classifier)
-    order = sorted(range(len(triggers)), key=lambda i: -found.success[i] * found.weights[i])[:most]
+    split = SelectSplit(samples, triggers)
+    found = [split.measure(model).success for model in models]
+    success = [max(rates) for rates in zip(*found, strict=True)]
+    order = sorted(range(len(triggers)), key=lambda i: -success[i] * split.weights[i])[:most]
     return [triggers[i] for i in sorted(order)]
 
 

@@ -1,8 +1,9 @@
 """A short, bounded fine-tuning on clean samples with and without probe triggers, stopped early on the select split.
 
 The loss has two halves: clean samples must keep what the model said before, triggered samples must get what it said
-without the trigger. "What it said" is a mixture of its own soft output and the true label: pure labels push the loss of
-these few samples down, which is what membership inference reads.
+without the trigger. "What it said" is its own soft output, which may be mixed with the true label: labels push the loss of
+these few samples down, which is what membership inference reads. After every epoch the shares in which the classes are
+answered are put back where that pays (``balance``); training goes on without it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelmend.editing.augment import augment
+from modelmend.editing.balance import shifted
 from modelmend.editing.layers import partway, put_back, snapshot
 from modelmend.editing.quality import Pair, Quality, SelectSplit
 from modelmend.model.classifier import Classifier
@@ -35,7 +37,12 @@ class TuneConfig(Record):
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled, per step times lr")
     anchor: float = Field(default=0.0, ge=0, description="pull back to the weights at the start, like weight_decay")
     rho: float = Field(default=0.0, ge=0, description="sharpness-aware ascent, relative to each weight; 0 = off")
-    distill: float = Field(default=1.0, ge=0, le=1, description="share of the suspect's own soft output in the targets")
+    distill: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the suspect's own soft output in the targets; of triggered samples only where it is right",
+    )
     shift: float = Field(default=0.06, ge=0, le=0.5, description="augmentation: largest shift, share of the side")
     noise: float = Field(default=0.03, ge=0, description="augmentation: deviation of added noise")
     share: float = Field(default=0.5, gt=0, le=1, description="triggered samples for each clean one")
@@ -55,6 +62,7 @@ def tune(
 ) -> tuple[Quality, list[dict[str, Any]]]:
     """Fine-tune in place and keep the best epoch, the start included. Batch-norm statistics stay as they are.
 
+    Every epoch is judged as it is and with the shares of the classes put back (``SelectSplit.balanced``).
     Where the epoch that leaves least of the triggers is not the best one, for it lost too much, parts of the way to its
     weights are tried, too (WiSE-FT, arXiv 2109.01903).
 
@@ -70,7 +78,8 @@ def tune(
         title: Text for ``progress``.
 
     Returns:
-        Quality of what was kept, and one log row per epoch (row 0 is the start) and per part of the way (``share``).
+        Quality of what was kept, and one log row per epoch (row 0 is the start) and per part of the way (``share``);
+        ``balanced`` says whether shares were put back.
     """
     x, y = samples
     generator = torch.Generator().manual_seed(seed)
@@ -90,44 +99,48 @@ def tune(
             group["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
         for index in torch.split(torch.randperm(len(x), generator=generator), config.batch_size):
             clean = augment(x[index], generator, shift=config.shift, noise=config.noise, image=image)
-            target = _targets(teacher, clean, hard[index], config.distill)
+            soft, target = _targets(teacher, clean, hard[index], config.distill)
             hit = _draw_triggered(clean[: max(1, round(len(clean) * config.share))], select, generator)
             batch, target = (
-                (clean, target) if hit is None else (torch.cat([clean, hit]), torch.cat([target, target[: len(hit)]]))
+                (clean, soft) if hit is None else (torch.cat([clean, hit]), torch.cat([soft, target[: len(hit)]]))
             )
             _step(classifier, batch, target, optimizer, parameters, rho=config.rho)
             if config.anchor:
                 _pull(parameters, start, config.anchor * optimizer.param_groups[0]["lr"])
-        quality = select.measure(classifier)
-        rows.append({"epoch": epoch, **quality.log(before)})
+        quality, shift = select.balanced(classifier, before)
+        rows.append({"epoch": epoch, "balanced": bool(shift), **quality.log(before)})
         progress(title, epoch, config.epochs)
         if quality.harm < safest:
             safest, far, far_epoch = quality.harm, snapshot(classifier.graph), epoch
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
-            best, kept, kept_epoch = quality, snapshot(classifier.graph), epoch
+            best, kept, kept_epoch = quality, shifted(snapshot(classifier.graph), shift), epoch
         elif epoch - kept_epoch >= config.patience:
             break
     for share in SHARES if far_epoch not in (0, kept_epoch) else ():
         put_back(classifier.graph, partway(begin, far, share))
-        quality = select.measure(classifier)
-        rows.append({"epoch": far_epoch, "share": share, **quality.log(before)})
+        quality, shift = select.balanced(classifier, before)
+        rows.append({"epoch": far_epoch, "share": share, "balanced": bool(shift), **quality.log(before)})
         if (quality.cost(before), quality.loss) < (best.cost(before), best.loss):
-            best, kept = quality, snapshot(classifier.graph)
+            best, kept = quality, shifted(snapshot(classifier.graph), shift)
     put_back(classifier.graph, kept)
     for parameter in parameters:
         parameter.requires_grad_(False)
         parameter.grad = None
-    return best, rows
+    return select.measure(classifier), rows
 
 
 @torch.no_grad()
-def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> Tensor:
-    """Mixture of the teacher's soft output and the labels; labels alone where the teacher is wrong."""
+def _targets(teacher: Classifier, x: Tensor, label: Tensor, distill: float) -> tuple[Tensor, Tensor]:
+    """Targets of clean and of triggered samples ``(N, classes)``: the teacher's soft output mixed with the label.
+
+    Of triggered ones the label alone where the teacher is wrong, which unlearns faster. Not of clean ones: a network that
+    answers just these samples better than before tells who they were.
+    """
     label = label.to(teacher.device)
     soft: Tensor = teacher(x).softmax(1)
-    right: Tensor = (soft.argmax(1) == label.argmax(1)).float()[:, None]
-    share = distill * right
-    return share * soft + (1 - share) * label
+    mixed = distill * soft + (1 - distill) * label
+    right = (soft.argmax(1) == label.argmax(1))[:, None]
+    return mixed, torch.where(right, mixed, label)
 
 
 def _draw_triggered(x: Tensor, select: SelectSplit, generator: torch.Generator) -> Tensor | None:

@@ -175,7 +175,7 @@ def edit_weights(
 
 
 def fine_tune(suspect: str, samples: str, evidence: str, edited: str, tuned: str, *, seed: int = 0) -> dict[str, Any]:
-    """Fallback: fine-tune the edited model on the repair split, then it is judged once more.
+    """Fallback: fine-tune the edited model, and the suspect with the same cuts, and keep the better; it is judged once more.
 
     Args:
         suspect: SUSPECT artifact.
