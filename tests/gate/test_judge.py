@@ -117,9 +117,9 @@ def test_one_fault_blocks_and_is_named(changes, blocked):
     assert any(reason.startswith(blocked) for reason in decision.reasons)
 
 
-def weak(*hits: int) -> tuple:
+def weak(*hits: int, natural: float = 0.02) -> tuple:
     """A residual of each family with so many of 360, each under its own bound by a high floor."""
-    families, found = ("patch", "spectral", "feature"), floor(0.2, 0.29)
+    families, found = ("patch", "spectral", "feature"), floor(natural, 0.29)
     rows = [residual("used", family, hits=n, floor=found) for family, n in zip(families, hits, strict=True)]
     return (*rows, residual("kept", "additive", hits=hits[-1], floor=found))
 
@@ -129,6 +129,12 @@ def test_many_families_that_each_find_a_little_are_too_much_together():
     assert decide(good_card(residuals=weak(110, 20, 20))).verdict == "pass"
     loose = Policy(fallback="none", backdoor={"max_estimate": 0.2})
     assert decide(good_card(residuals=weak(70, 70, 70)), policy=loose).verdict == "pass"
+
+
+def test_what_ordinary_classes_are_flipped_to_is_no_attack_success():
+    assert blocking(decide(good_card(residuals=weak(90, 90, 90)))) == {"backdoor.estimate.3"}
+    assert decide(good_card(residuals=weak(90, 90, 90, natural=0.2))).verdict == "pass"
+    assert blocking(decide(good_card(residuals=weak(120, 120, 120, natural=0.2)))) == {"backdoor.estimate.3"}
 
 
 def test_a_single_family_that_saw_the_backdoor_is_held_to_half():
@@ -444,7 +450,7 @@ def blind_before(hits: int):
     [
         (blind(hits=80), KEPT),
         (blind(), *clear("patch", "spectral"), residual("kept", "additive", hits=40)),
-        (blind(), *(residual(family=name, hits=70) for name in ("patch", "feature")), KEPT),
+        (blind(hits=170), *(residual(family=name, hits=70) for name in ("patch", "feature")), KEPT),
         (blind(), *clear("patch", "spectral")),
         (blind(), *clear("patch", "spectral"), unseen("kept", "additive")),
         (blind(hits=200), *clear("patch", "spectral", "feature"), KEPT),

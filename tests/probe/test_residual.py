@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modelmend.model.classifier import Classifier
-from modelmend.probe.estimate import attack_success_left
+from modelmend.probe.estimate import attack_success_left, beyond_nature
 from modelmend.probe.residual import HARMLESS, residual
 from modelmend.probe.run import probe
 from modelmend.records import Evidence, Measured, Residual
@@ -134,3 +134,26 @@ def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> Non
     assert attack_success_left([row("patch", 3, 0.4, 0.0)], evidence(True, 3)) == (None, None)
     assert attack_success_left(rows, evidence(False, 3)) == (None, None)
     assert attack_success_left(rows, evidence(True)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("after", "floor", "left"),
+    [
+        (0.4, None, 0.4),
+        (0.4, Measured(value=0.25, high=0.3, n=90), 0.2),
+        (0.2, Measured(value=0.25, high=0.3, n=90), 0.0),
+        (1.0, Measured(value=0.25, high=0.3, n=90), 1.0),
+        (1.0, Measured(value=1.0, high=1.0, n=90), 0.0),
+        (0.4, Measured(value=0.25, high=0.2, n=90), 0.4),
+        (0.4, Measured(value=0.25, high=1.2, n=90), 0.4),
+        (0.4, Measured(value=-0.5, high=0.3, n=90), 0.4),
+        (0.4, Measured(value=0.25, high=0.3), 0.4),
+        (0.4, Measured(value=0.25, n=90), 0.4),
+    ],
+)
+def test_what_ordinary_classes_are_flipped_to_is_taken_off(after: float, floor: Measured | None, left: float) -> None:
+    """A floor that contradicts itself takes nothing off."""
+    row = Residual(
+        family="patch", role="used", target=0, before=Measured(value=1.0), after=Measured(value=after), floor=floor
+    )
+    assert beyond_nature(row) == pytest.approx(left)

@@ -1,4 +1,7 @@
-"""One figure for what is left of a backdoor: the residuals of the families that saw it, weighted by how well they did."""
+"""One figure for what is left of a backdoor: the residuals of the families that saw it, weighted by how well they did.
+
+What triggers of the same size do to ordinary classes is taken off first: a fragile model is not a backdoored one.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +26,42 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
         evidence: What the probe found on the suspect.
 
     Returns:
-        ``weighted_success`` before and after, without an interval; ``None`` where the probe saw no backdoor, or no family
-        flips half of the samples of the suspect.
+        ``weighted_success`` before and after (of ``beyond_nature``), without an interval; ``None`` where the probe saw no
+        backdoor, or no family flips half of the samples of the suspect.
     """
     if not evidence.suspected or not evidence.suspects:
         return None, None
     target = evidence.suspects[0]
     saw = [row for row in families_that_saw(residuals, target) if row.after.value is not None]
-    known = [(row.before.value or 0.0, row.after.value or 0.0) for row in saw]
+    known = [(row.before.value or 0.0, beyond_nature(row)) for row in saw]
     was, now = weighted_success([(before, before) for before, _ in known]), weighted_success(known)
     method = f"{describe(saw)}, class {target}"
     before, after = (None if value is None else Measured(value=value, method=method) for value in (was, now))
     return before, after
 
 
+def beyond_nature(row: Residual) -> float:
+    """Success on the repaired model, less what triggers of the same size reach in its other classes: ``(p - c) / (1 - c)``.
+
+    Abbott's formula for a natural response (J. Econ. Entomol. 18, 1925): of the samples that would not go to an ordinary
+    class anyway, the share that goes to this one. ``c`` is the median over the ordinary classes, 0 where no floor was measured
+    or its figures contradict themselves.
+    """
+    success, floor = row.after.value or 0.0, row.floor
+    if (
+        floor is None
+        or floor.value is None
+        or floor.high is None
+        or not floor.n
+        or not 0 <= floor.value <= floor.high <= 1
+    ):
+        return success
+    return max(0.0, (success - floor.value) / (1 - floor.value)) if floor.value < 1 else 0.0
+
+
 def describe(saw: Sequence[Residual]) -> str:
     """What the estimate is a mean of, in words."""
-    return f"mean of {'1 family' if len(saw) == 1 else f'{len(saw)} families'} by success on the suspect"
+    return f"mean of {'1 family' if len(saw) == 1 else f'{len(saw)} families'} by success on the suspect, less what ordinary classes get"
 
 
 def weighted_success(pairs: Sequence[tuple[float, float]]) -> float | None:

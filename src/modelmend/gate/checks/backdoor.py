@@ -8,7 +8,7 @@ from typing import Literal
 from modelmend.gate.checks.base import Case, Outcome, check, line, within
 from modelmend.gate.checks.bounds import Unusable, drop_lower, drop_upper, proportion_upper
 from modelmend.gate.power import needed_for_residual
-from modelmend.probe.estimate import describe, families_that_saw, weighted_success
+from modelmend.probe.estimate import beyond_nature, describe, families_that_saw, weighted_success
 from modelmend.records import Check, Evidence, Measured, Residual
 
 USED = "Trigger families that the repair used find nothing more"
@@ -79,7 +79,7 @@ def _estimated(case: Case, target: int) -> Check:
     except Unusable as error:
         return line(name, title, "inconclusive", f"a family before or after: {error}", bound=bounds.max_estimate)
     saw = families_that_saw(rows, target, bounds.min_success_before)
-    left = weighted_success([(row.before.value or 0.0, row.after.value or 0.0) for row in saw])
+    left = weighted_success([(row.before.value or 0.0, beyond_nature(row)) for row in saw])
     if left is None:
         reason = f"no family flips {_percent(bounds.min_success_before)} of the suspect's samples to this class"
         return line(name, title, "inconclusive", reason, bound=bounds.max_estimate)
