@@ -61,7 +61,8 @@ def beyond_nature(row: Residual) -> float:
 
 def describe(saw: Sequence[Residual]) -> str:
     """What the estimate is a mean of, in words."""
-    return f"mean of {'1 family' if len(saw) == 1 else f'{len(saw)} families'} by success on the suspect, less what ordinary classes get"
+    families = "1 family" if len(saw) == 1 else f"{len(saw)} families"
+    return f"mean of {families} by success on the suspect, less what ordinary classes get"
 
 
 def weighted_success(pairs: Sequence[tuple[float, float]]) -> float | None:
