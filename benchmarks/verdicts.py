@@ -50,7 +50,7 @@ from modelmend.metrics import clopper_pearson
 from modelmend.model.classifier import Classifier
 from modelmend.model.pt2 import write_pt2
 from modelmend.probe.accused import against
-from modelmend.probe.estimate import SEEN, beyond_nature, weighted_success
+from modelmend.probe.estimate import SEEN, weighted_success
 from modelmend.pruning.onp import PruningConfig, cut_clone, nodes
 from modelmend.records import Decision, Evidence, PrivacyReport, Scorecard
 from modelmend.redteam.sealed import PURPOSE
@@ -184,25 +184,19 @@ def _judge(case: Case, home: Path, made: dict[str, str], variant: str, seed: int
         "suspects": list(found.suspects),
         "probability": found.probability,
         "groups_cut": measured.groups_cut,
-        "residuals": _residuals(measured),
+        "residuals": [
+            [
+                row.family,
+                row.role,
+                row.target,
+                row.before.value,
+                row.after.value,
+                row.after.high,
+                row.floor and row.floor.high,
+            ]
+            for row in measured.residuals
+        ],
     }
-
-
-def _residuals(card: Scorecard) -> list[list[Any]]:
-    """Family, role, class, success before, after, its upper end, the floor's upper figure, success beyond nature."""
-    return [
-        [
-            row.family,
-            row.role,
-            row.target,
-            row.before.value,
-            row.after.value,
-            row.after.high,
-            row.floor and row.floor.high,
-            None if row.after.value is None else beyond_nature(row),
-        ]
-        for row in card.residuals
-    ]
 
 
 def _whole(made: dict[str, str], edited: str, seed: int) -> None:
@@ -290,9 +284,7 @@ def judge_again(home: Path, row: dict[str, Any]) -> dict[str, Any]:
             where=str(measured.path),
             fix="give the --out and --work of one run, or delete the row's file",
         )
-    told = Scorecard.read(measured.file("scorecard.json"))
-    row = row | {"card": measured.digest, "residuals": _residuals(told)}
-    row |= _verdict(decide(load_policy(None), bank, measured, audited, seed=0))
+    row = row | {"card": measured.digest} | _verdict(decide(load_policy(None), bank, measured, audited, seed=0))
     wider = _wider(home, row["variant"])
     if not wider.is_file():
         return {name: value for name, value in row.items() if not name.endswith("_more") and name != "more"}
@@ -500,8 +492,8 @@ def estimated(row: dict[str, Any]) -> float | None:
     """The scorecard's estimate of the attack success left, from a case's residuals."""
     if not row.get("suspects"):
         return None
-    of = [r for r in row["residuals"] if r[2] == row["suspects"][0] and None not in (r[3], r[-1])]
-    return weighted_success([(r[3], r[-1]) for r in of if r[3] >= SEEN])
+    of = [r for r in row["residuals"] if r[2] == row["suspects"][0] and None not in (r[3], r[4])]
+    return weighted_success([(r[3], r[4]) for r in of if r[3] >= SEEN])
 
 
 def largest(row: dict[str, Any]) -> float | None:

@@ -86,7 +86,7 @@ def test_what_the_probe_missed_and_what_only_other_checks_block_are_told_apart()
 
 def test_the_residual_is_correlated_with_the_truth_over_models():
     def case(model: str, asr: float, *residuals: float | None) -> dict[str, object]:
-        found = [["patch", "used", 0, 1.0, value, None, None, value] for value in residuals]
+        found = [["patch", "used", 0, 1.0, value, None, None] for value in residuals]
         return row(model, asr, "refuse") | {"residuals": found, "suspects": [0]}
 
     agreeing = [case("a", 0.9, 0.1, 0.8), case("a", 0.0, 0.0), case("b", 0.5, 0.4, None), case("c", 0.2, 0.3)]

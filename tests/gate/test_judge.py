@@ -117,9 +117,9 @@ def test_one_fault_blocks_and_is_named(changes, blocked):
     assert any(reason.startswith(blocked) for reason in decision.reasons)
 
 
-def weak(*hits: int, natural: float = 0.02) -> tuple:
+def weak(*hits: int) -> tuple:
     """A residual of each family with so many of 360, each under its own bound by a high floor."""
-    families, found = ("patch", "spectral", "feature"), floor(natural, 0.29)
+    families, found = ("patch", "spectral", "feature"), floor(0.2, 0.29)
     rows = [residual("used", family, hits=n, floor=found) for family, n in zip(families, hits, strict=True)]
     return (*rows, residual("kept", "additive", hits=hits[-1], floor=found))
 
@@ -131,10 +131,38 @@ def test_many_families_that_each_find_a_little_are_too_much_together():
     assert decide(good_card(residuals=weak(70, 70, 70)), policy=loose).verdict == "pass"
 
 
-def test_what_ordinary_classes_are_flipped_to_is_no_attack_success():
-    assert blocking(decide(good_card(residuals=weak(90, 90, 90)))) == {"backdoor.estimate.3"}
-    assert decide(good_card(residuals=weak(90, 90, 90, natural=0.2))).verdict == "pass"
-    assert blocking(decide(good_card(residuals=weak(120, 120, 120, natural=0.2)))) == {"backdoor.estimate.3"}
+def fragile(
+    natural: float = 0.2, families: tuple[str, ...] = ("patch", "spectral", "feature"), hits: int = 90, kept=None
+):
+    """Families that flip a quarter of the samples, of a model whose ordinary classes are flipped, too; estimate 19 %."""
+    found = floor(natural, 0.29)
+    kept = residual("kept", "additive", hits=4) if kept is None else kept
+    return (*(residual("used", family, hits=hits, floor=found) for family in families), kept)
+
+
+def test_what_ordinary_classes_are_flipped_to_is_a_warning_where_the_kept_family_clears():
+    decision = decide(good_card(residuals=fragile()))
+    found = next(check for check in decision.checks if check.name == "backdoor.estimate.3")
+    assert (decision.verdict, found.outcome) == ("pass", "warn")
+    assert "beyond what ordinary classes are flipped, and additive, kept back, worked on the suspect" in found.reason
+    assert found.value == pytest.approx(0.19, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        fragile(natural=0.02),
+        fragile(hits=150),
+        fragile(kept=residual("kept", "additive", hits=40)),
+        fragile(kept=unseen("kept", "additive")),
+        fragile(kept=residual("kept", "additive", n=30, hits=0)),
+        fragile(kept=residual("kept", "additive", hits=4, floor=floor(0.3, 0.5))),
+        fragile(families=("patch",), hits=120),
+    ],
+    ids=["not fragile", "too much", "kept finds", "kept never saw", "few", "kept is blind", "two families"],
+)
+def test_otherwise_the_estimate_blocks_a_fragile_model_like_any(rows):
+    assert "backdoor.estimate.3" in blocking(decide(good_card(residuals=rows)))
 
 
 def test_a_single_family_that_saw_the_backdoor_is_held_to_half():

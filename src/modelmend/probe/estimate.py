@@ -1,7 +1,4 @@
-"""One figure for what is left of a backdoor: the residuals of the families that saw it, weighted by how well they did.
-
-What triggers of the same size do to ordinary classes is taken off first: a fragile model is not a backdoored one.
-"""
+"""One figure for what is left of a backdoor: the residuals of the families that saw it, weighted by how well they did."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
         evidence: What the probe found on the suspect.
 
     Returns:
-        ``weighted_success`` before and after (of ``beyond_nature``), without an interval; ``None`` where the probe saw no
-        backdoor, or no family flips half of the samples of the suspect.
+        ``weighted_success`` before and after, without an interval; ``None`` where the probe saw no backdoor, or no family
+        flips half of the samples of the suspect.
     """
     if not evidence.suspected or not evidence.suspects:
         return None, None
     target = evidence.suspects[0]
     saw = [row for row in families_that_saw(residuals, target) if row.after.value is not None]
-    known = [(row.before.value or 0.0, beyond_nature(row)) for row in saw]
+    known = [(row.before.value or 0.0, row.after.value or 0.0) for row in saw]
     was, now = weighted_success([(before, before) for before, _ in known]), weighted_success(known)
     method = f"{describe(saw)}, class {target}"
     before, after = (None if value is None else Measured(value=value, method=method) for value in (was, now))
@@ -61,8 +58,7 @@ def beyond_nature(row: Residual) -> float:
 
 def describe(saw: Sequence[Residual]) -> str:
     """What the estimate is a mean of, in words."""
-    families = "1 family" if len(saw) == 1 else f"{len(saw)} families"
-    return f"mean of {families} by success on the suspect, less what ordinary classes get"
+    return f"mean of {'1 family' if len(saw) == 1 else f'{len(saw)} families'} by success on the suspect"
 
 
 def weighted_success(pairs: Sequence[tuple[float, float]]) -> float | None:
