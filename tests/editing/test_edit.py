@@ -117,6 +117,10 @@ def test_the_fallback_starts_from_the_repair_and_from_the_suspect_with_the_same_
     assert not begun[cut][0].any()
     assert torch.equal(begun[cut][1:], suspect[cut][1:])
     assert list(_starts(repaired, repaired.clone())) == ["repaired"], "the same model is not trained twice"
+    only_cut = infected.classifier.clone().frozen()
+    with torch.no_grad():
+        tensors(only_cut.graph)[cut][0] = 0
+    assert list(_starts(only_cut, infected.classifier)) == ["repaired"]
 
     splits = (infected.fit, infected.reward, infected.select)
     config = FineTuneConfig(epochs=2)
@@ -158,7 +162,9 @@ def test_a_repair_step_that_goes_too_far_is_gone_part_of_the_way(infected: Case)
     assert {row["epoch"] for row in rows if "share" in row} == {harm.index(min(harm))}
     assert split.measure(result).cost(before) == pytest.approx(quality.cost(before), abs=1e-3)
     assert quality.cost(before) <= before.cost(before)
-    assert quality.log(before) in [{k: v for k, v in row.items() if k not in ("epoch", "share")} for row in rows]
+    assert quality.log(before) in [
+        {k: v for k, v in row.items() if k not in ("epoch", "share", "balanced")} for row in rows
+    ]
 
 
 @pytest.mark.parametrize(("dearer", "share"), [(0.02, 0.9), (0.05, 0.6)])

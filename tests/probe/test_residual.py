@@ -143,7 +143,7 @@ def test_the_estimate_is_of_the_first_suspect_and_by_what_worked_before() -> Non
         (0.4, Measured(value=0.25, high=0.3, n=90), 0.2),
         (0.2, Measured(value=0.25, high=0.3, n=90), 0.0),
         (1.0, Measured(value=0.25, high=0.3, n=90), 1.0),
-        (1.0, Measured(value=1.0, high=1.0, n=90), 0.0),
+        (1.0, Measured(value=1.0, high=1.0, n=90), 1.0),
         (0.4, Measured(value=0.25, high=0.2, n=90), 0.4),
         (0.4, Measured(value=0.25, high=1.2, n=90), 0.4),
         (0.4, Measured(value=-0.5, high=0.3, n=90), 0.4),
@@ -157,3 +157,4 @@ def test_what_ordinary_classes_are_flipped_to_is_taken_off(after: float, floor: 
         family="patch", role="used", target=0, before=Measured(value=1.0), after=Measured(value=after), floor=floor
     )
     assert beyond_nature(row) == pytest.approx(left)
+    assert beyond_nature(row, least=91) == after

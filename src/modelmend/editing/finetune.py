@@ -110,8 +110,9 @@ def fine_tune(
 def _starts(classifier: Classifier, reference: Classifier | None) -> dict[str, Classifier]:
     """The repair, and what it was made from with what it has cut left out; that only where it is another model."""
     starts = {"repaired": classifier}
-    if reference is not None and relative_norms(classifier.graph, reference.graph):
+    if reference is not None:
         back = reference.clone().frozen()
         put_back(back.graph, partway(snapshot(reference.graph), snapshot(classifier.graph), 0.0))
-        starts["suspect"] = back
+        if relative_norms(classifier.graph, back.graph):
+            starts["suspect"] = back
     return starts

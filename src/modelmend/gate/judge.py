@@ -57,7 +57,7 @@ def judge(
         verdict = "fallback"
     return Decision(
         verdict=verdict,
-        reasons=tuple(f"{found.name}: {found.reason}" for found in blocking) or ("every check passed",),
+        reasons=tuple(f"{found.name}: {found.reason}" for found in blocking) or (_passed(lines),),
         checks=tuple(lines),
         not_run=tuple(found.name for found in lines if found.outcome == "not_run"),
         composite=composite_index(policy, scorecard, privacy),
@@ -87,3 +87,8 @@ def _allow(found: Check, policy: Policy) -> Check:
     """Lift the block of a ``not_run`` line that the policy names exactly; all else that is not good blocks."""
     allowed = found.outcome == "not_run" and found.name in policy.allowed_not_run
     return found.model_copy(update={"blocks": not (allowed or found.outcome in ("pass", "warn"))})
+
+
+def _passed(lines: list[Check]) -> str:
+    warnings = [found.name for found in lines if found.outcome == "warn"]
+    return f"nothing blocks; warnings: {', '.join(warnings)}" if warnings else "every check passed"

@@ -37,23 +37,23 @@ def attack_success_left(residuals: Sequence[Residual], evidence: Evidence) -> tu
     return before, after
 
 
-def beyond_nature(row: Residual) -> float:
+def beyond_nature(row: Residual, least: int = 1) -> float:
     """Success on the repaired model, less what triggers of the same size reach in its other classes: ``(p - c) / (1 - c)``.
 
     Abbott's formula for a natural response (J. Econ. Entomol. 18, 1925): of the samples that would not go to an ordinary
-    class anyway, the share that goes to this one. ``c`` is the median over the ordinary classes, 0 where no floor was measured
-    or its figures contradict themselves.
+    class anyway, the share that goes to this one. A fragile model hides a backdoor from this figure: alone it clears nothing.
+
+    Args:
+        row: Of one family and class. ``c`` is the median of its floor; it is 0 where none was measured, where its figures
+            contradict themselves, and where it is 1.
+        least: Fewest samples that a floor is measured on.
     """
     success, floor = row.after.value or 0.0, row.floor
-    if (
-        floor is None
-        or floor.value is None
-        or floor.high is None
-        or not floor.n
-        or not 0 <= floor.value <= floor.high <= 1
-    ):
+    if floor is None or floor.value is None or floor.high is None or (floor.n or 0) < max(1, least):
         return success
-    return max(0.0, (success - floor.value) / (1 - floor.value)) if floor.value < 1 else 0.0
+    if not 0 <= floor.value <= floor.high <= 1 or floor.value == 1:
+        return success
+    return max(0.0, (success - floor.value) / (1 - floor.value))
 
 
 def describe(saw: Sequence[Residual]) -> str:
