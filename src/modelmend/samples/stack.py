@@ -113,7 +113,7 @@ class ImageStack:
                 f"the image in {row} has shape {pixels.shape}; {source} {tuple(shape)} (channels, height, width)",
                 row,
                 "store images of the model's input size, or ask for resizing" if pixels.shape[0] == shape[0]
-                else f"store images with {shape[0]} channels",
+                else "store images of that shape; only another height and width can be resized",
             )  # fmt: skip
         if self._out is None:
             self._out = self._allocate(shape)
