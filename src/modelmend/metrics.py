@@ -102,6 +102,26 @@ def upper_bound(successes: int, n: int, level: float = 0.95) -> float:
     return float(beta.ppf(level, successes + 1, n - successes))
 
 
+def auc(members: ArrayLike, others: ArrayLike) -> float:
+    """Area under the ROC curve: how often a member's score is the larger one, ties counted half; 0..1.
+
+    Args:
+        members: Finite scores ``(m,)``.
+        others: Those of the other side ``(n,)``.
+
+    Raises:
+        ValueError: a side is empty.
+    """
+    import numpy as np
+    from scipy.stats import rankdata
+
+    a, b = _array(members), _array(others)
+    if not len(a) or not len(b):
+        raise ValueError("an AUC needs a score on either side")
+    ranks = rankdata(np.concatenate([a, b]))[: len(a)]
+    return float((ranks.mean() - (len(a) + 1) / 2) / len(b))
+
+
 def paired_drop(before: Sequence[bool], after: Sequence[bool], level: float = 0.95) -> tuple[float, float]:
     """Accuracy drop on the same samples and its one-sided upper bound.
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelmend.editing.balance import output_bias, prior_shift, shifted
-from modelmend.editing.layers import put_back, snapshot, tensors
+from modelmend.editing.balance import output_bias, prior_shift, put_shift
+from modelmend.editing.layers import tensors
 from modelmend.editing.quality import SelectSplit
 from modelmend.model.classifier import Classifier
 
@@ -72,13 +72,13 @@ def test_answers_that_moved_to_a_class_are_put_back(infected: Case, split: Selec
     assert name is not None
     push = torch.zeros(10)
     push[3] = 6.0
-    put_back(moved.graph, shifted(snapshot(moved.graph), {name: push}))
+    put_shift(moved, {name: push})
     plain = split.measure(moved)
     level, shift = split.balanced(moved, before)
     assert plain.accuracy < before.accuracy - 0.05
     assert level.accuracy == pytest.approx(before.accuracy, abs=0.01)
     assert float(shift[name][3] - shift[name][4]) == pytest.approx(-6.0, abs=1.0)
-    put_back(moved.graph, shifted(snapshot(moved.graph), shift))
+    put_shift(moved, shift)
     assert split.measure(moved).cost(before) == pytest.approx(level.cost(before), abs=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_answers_stay_where_it_costs_less(infected: Case, split: SelectSplit) ->
     assert name is not None
     push = torch.zeros(10)
     push[infected.targets[0]] = -1.0
-    put_back(mute.graph, shifted(snapshot(mute.graph), {name: push}))
+    put_shift(mute, {name: push})
     own = split.measure(mute)
     assert own.cost(before) < before.cost(before)
     kept, shift = split.balanced(mute, before)

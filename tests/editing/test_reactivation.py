@@ -30,6 +30,7 @@ def wake(infected: Case, after, **changed):
 
 def test_a_sleeping_backdoor_is_woken(infected, repaired):
     asleep = wake(infected, repaired)
+    # by the number of threads that train the fixture, the trigger of most promise wakes it by 19 or 78 points
     assert asleep.value > 0.15 and asleep.low > 0.05
     drop, high = paired_drop_counts(*asleep.counts, asleep.n)
     assert asleep.value == pytest.approx(drop) and asleep.high == pytest.approx(high)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modelmend.metrics import auc
 from modelmend.privacy.statistics import (
     Interval,
     Scores,
     adjusted_interval,
-    auc,
     auc_interval,
     bonferroni,
+    curve,
     needed,
     paired_bootstrap,
     paired_difference,
@@ -27,6 +28,7 @@ def test_auc_counts_pairs_and_halves_ties() -> None:
     a, b = np.array([3.0, 1.0, 2.0]), np.array([1.0, 0.0, 2.5, 2.0])
     pairs = [(x > y) + 0.5 * (x == y) for x in a for y in b]
     assert auc(a, b) == pytest.approx(np.mean(pairs))
+    assert curve(a, b).auc == pytest.approx(np.mean(pairs))
 
 
 def test_delong_equals_its_definition() -> None:

@@ -63,3 +63,11 @@ def output_bias(classifier: Classifier) -> str | None:
 def shifted(kept: dict[str, Tensor], shift: dict[str, Tensor]) -> dict[str, Tensor]:
     """A snapshot with something added to some of its tensors."""
     return {name: tensor + shift[name].to(tensor) if name in shift else tensor for name, tensor in kept.items()}
+
+
+@torch.no_grad()
+def put_shift(classifier: Classifier, shift: dict[str, Tensor]) -> None:
+    """Add a shift to a classifier's own tensors, in place."""
+    held = tensors(classifier.graph)
+    for name, change in shift.items():
+        held[name].add_(change.to(held[name]))

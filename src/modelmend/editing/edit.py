@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modelmend.editing.balance import shifted
+from modelmend.editing.balance import put_shift
 from modelmend.editing.batchnorm import reestimate
 from modelmend.editing.delta import EditResult, exact_delta, overall_norm, relative_norms
 from modelmend.editing.layers import partway, put_back, snapshot, weight_layers
@@ -276,7 +276,7 @@ def part_of_the_way(
         between = edited.clone().frozen()
         between.graph.load_state_dict(partway(begin, end, share))
         here, shift = split.balanced(between, before)
-        put_back(between.graph, shifted(snapshot(between.graph), shift))
+        put_shift(between, shift)
         found.append((here.cost(before), here, share, between))
     cheapest = min(found, key=lambda row: (row[0], row[1].harm))
     tied = [row for row in found if row[0] <= cheapest[0] + TIE and row[0] < as_is.cost(before)]
@@ -303,7 +303,7 @@ def _choose_statistics(
     if not reestimate(candidate, x, max(2, min(len(x), 256))):
         return result, quality, "none"
     _, shift = split.balanced(candidate, before)
-    put_back(candidate.graph, shifted(snapshot(candidate.graph), shift))
+    put_shift(candidate, shift)
     fresh = split.measure(candidate)
     log["re-estimated"] = fresh.log()
     if config.batch_norm == "re-estimated" or fresh.cost(before) < quality.cost(before):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from modelmend.editing.balance import output_bias, prior_shift
 from modelmend.editing.graphrun import Tail
 from modelmend.errors import InputError
-from modelmend.metrics import accuracy, attack_success, robust_accuracy
+from modelmend.metrics import accuracy, attack_success, auc, robust_accuracy
 from modelmend.model.classifier import Classifier
 from modelmend.probe.trigger import Trigger
 from modelmend.probe.weights import trigger_weights
@@ -270,11 +270,9 @@ class SelectSplit:
     def _tell_apart(self, logits: Tensor) -> float:
         """AUC of the loss between repair (members) and select split; 0.5 without the former, or where it is not finite."""
         fits = logits.double().log_softmax(1).gather(1, self._labels[:, None])[:, 0]
-        others, members = fits[: len(self.y)].sort().values, fits[len(self.y) :]
-        if not len(members) or not len(others) or not bool(fits.isfinite().all()):
-            return 0.5
-        below, upto = (torch.searchsorted(others, members, right=right) for right in (False, True))
-        return float((below + upto).double().mean()) / (2 * len(others))
+        others, members = fits[: len(self.y)], fits[len(self.y) :]
+        known = len(members) and len(others) and bool(fits.isfinite().all())
+        return auc(members, others) if known else 0.5
 
     def _told(self, logits: Tensor) -> Tensor:
         """Of each clean sample ``(N, 3)``: whether the answer is right, the belief in it, whether it is another one."""

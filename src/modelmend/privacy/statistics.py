@@ -76,11 +76,6 @@ def curve(members: ArrayLike, nonmembers: ArrayLike) -> Curve:
     return Curve(value, np.concatenate(influence))
 
 
-def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
-    """Area under the ROC curve, 0..1."""
-    return curve(members, nonmembers).auc
-
-
 def auc_interval(scores: Scores, level: float = 0.95, groups: Integers | None = None) -> Interval:
     """AUC with DeLong's interval, cut to 0..1.
 
